@@ -1,0 +1,27 @@
+"""The experiment tracker for long, evolutionary AI research.
+
+Importing this package costs nothing: each public name is loaded when it is first used.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from lezea_mlops.tracker import ExperimentTracker, NetworkType
+
+__version__ = "0.1.0"
+__all__ = ["ExperimentTracker", "NetworkType", "__version__"]
+
+_HOME_OF = {"ExperimentTracker": "lezea_mlops.tracker", "NetworkType": "lezea_mlops.tracker"}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_HOME_OF[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

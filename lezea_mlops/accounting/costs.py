@@ -1,0 +1,31 @@
+"""Costs as the calls of spec 1.7 report them, summed over the run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from lezea_mlops._bounded import BoundedTable
+from lezea_mlops.events import as_number
+
+
+class CostTotals:
+    """Sums of what ``log_resource_cost`` reported, and the last of each business metric."""
+
+    def __init__(self) -> None:
+        self._sums = {"cpu_hours": 0.0, "mem_gb": 0.0, "io_bytes": 0.0}
+        self._business: BoundedTable[str, list[Any]] = BoundedTable(lambda: [None])
+
+    def observe_cost(self, fields: Mapping[str, Any]) -> None:
+        """Take one report of consumed resources."""
+        for name in self._sums:
+            self._sums[name] += as_number(fields.get(name)) or 0.0
+
+    def observe_business(self, fields: Mapping[str, Any]) -> None:
+        """Take business metrics by name."""
+        for name, value in fields.get("metrics", {}).items():
+            self._business[name][0] = value
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the sums and the last business metrics."""
+        return dict(self._sums) | {"business": {name: last[0] for name, last in self._business.items()}}

@@ -1,0 +1,5 @@
+"""The command ``lezea``."""
+
+from lezea_mlops.cli.app import app
+
+__all__ = ["app"]

@@ -1,0 +1,5 @@
+"""``python -m lezea_mlops.cli``."""
+
+from lezea_mlops.cli.app import app
+
+app()

@@ -1,0 +1,190 @@
+"""What can be set, by argument, by environment variable, by default; in that order."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from lezea_mlops.errors import ConfigurationError
+
+
+@dataclass(frozen=True)
+class Settings:
+    """All settings of a tracker; paths are absolute, so that a later ``os.chdir`` changes nothing.
+
+    Attributes:
+        runs_dir: where run folders are made (``LEZEA_RUNS_DIR``, ``./runs``).
+        mlflow_tracking_uri: MLflow's store or server (``LEZEA_MLFLOW_TRACKING_URI``, then
+            ``MLFLOW_TRACKING_URI``, then ``sqlite:///<cwd>/mlflow.db``).
+        mlflow_artifact_location: where a local store keeps artifacts; None lets the server decide.
+        mode: ``online``, ``offline`` (journal only) or ``off`` (no file, thread or socket) (``LEZEA_MODE``).
+        strict: mistakes raise (``LEZEA_STRICT``).
+        experiment_id: an id from outside, shared by the processes of one run (``LEZEA_EXPERIMENT_ID``).
+        durability: ``process``, ``interval`` or ``record`` (``LEZEA_DURABILITY``).
+        capture: ``copy`` or ``reference`` for files that are logged.
+        capture_max_mb: largest file that is copied (``LEZEA_CAPTURE_MAX_MB``).
+        close_timeout_s: the one deadline of ``end`` (``LEZEA_CLOSE_TIMEOUT_S``).
+        start_timeout_s: how long ``start`` waits for backends when it waits at all.
+        courier: which driver delivers: ``process`` or ``thread`` (``LEZEA_COURIER``).
+        redact: secrets are removed before anything is journaled.
+    """
+
+    runs_dir: Path
+    mlflow_tracking_uri: str
+    mlflow_artifact_location: str | None = None
+    mode: str = "online"
+    strict: bool = False
+    experiment_id: str | None = None
+    durability: str = "interval"
+    capture: str = "copy"
+    capture_max_mb: float = 256.0
+    close_timeout_s: float = 10.0
+    start_timeout_s: float = 30.0
+    courier: str = "thread"
+    redact: bool = True
+
+
+def _choice(*allowed: str) -> Callable[[str, Any], str]:
+    def check(name: str, value: Any) -> str:
+        if value not in allowed:
+            raise ConfigurationError(f"{name} is {value!r}; it must be one of {', '.join(allowed)}")
+        return str(value)
+
+    return check
+
+
+def _flag(name: str, value: Any) -> bool:
+    words = {
+        "1": True,
+        "true": True,
+        "yes": True,
+        "on": True,
+        "0": False,
+        "false": False,
+        "no": False,
+        "off": False,
+    }
+    if isinstance(value, bool):
+        return value
+    if str(value).lower() not in words:
+        raise ConfigurationError(f"{name} is {value!r}; it must be one of {', '.join(words)}")
+    return words[str(value).lower()]
+
+
+def _not_negative(name: str, value: Any) -> float:
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        number = -1.0
+    if not 0 <= number < float("inf"):
+        raise ConfigurationError(f"{name} is {value!r}; it must be a number, zero or above")
+    return number
+
+
+def _folder(name: str, value: Any) -> Path:
+    if not isinstance(value, (str, os.PathLike)) or not os.fspath(value):
+        raise ConfigurationError(f"{name} is {value!r}; it must be the path of a folder")
+    return Path(value).expanduser().absolute()
+
+
+def check_experiment_id(name: str, value: Any) -> str:
+    """Return *value* if it can be an experiment id, which is also a folder's name and part of a URL."""
+    allowed = isinstance(value, str) and value.replace("-", "").replace("_", "").isalnum() and value.isascii()
+    if not allowed or not 1 <= len(value) <= 128:
+        raise ConfigurationError(
+            f"{name} is {value!r}; it must be 1 to 128 ASCII letters, digits, hyphens and underscores"
+        )
+    return str(value)
+
+
+def _uri(name: str, value: Any) -> str:
+    if not isinstance(value, str) or not value.strip():
+        raise ConfigurationError(
+            f"{name} is {value!r}; it must be a URI such as http://host:5000 or sqlite:///x.db"
+        )
+    return absolute_uri(value.strip())
+
+
+def absolute_uri(uri: str) -> str:
+    """Make the path of a relative SQLite URI or of a bare folder absolute."""
+    prefix = "sqlite:///"
+    if uri.startswith(prefix) and not uri.startswith(prefix + "/") and uri != "sqlite:///:memory:":
+        return prefix + str(Path(uri[len(prefix) :]).absolute())
+    return uri if urlsplit(uri).scheme else str(Path(uri).absolute())
+
+
+_CHECKS: dict[str, Callable[[str, Any], Any]] = {
+    "runs_dir": _folder,
+    "mlflow_tracking_uri": _uri,
+    "mlflow_artifact_location": _uri,
+    "mode": _choice("online", "offline", "off"),
+    "strict": _flag,
+    "experiment_id": check_experiment_id,
+    "durability": _choice("process", "interval", "record"),
+    "capture": _choice("copy", "reference"),
+    "capture_max_mb": _not_negative,
+    "close_timeout_s": _not_negative,
+    "start_timeout_s": _not_negative,
+    "courier": _choice("process", "thread"),
+    "redact": _flag,
+}
+
+_VARIABLES: dict[str, tuple[str, ...]] = {name: (f"LEZEA_{name.upper()}",) for name in _CHECKS}
+_VARIABLES["mlflow_tracking_uri"] = ("LEZEA_MLFLOW_TRACKING_URI", "MLFLOW_TRACKING_URI")
+
+
+def load_settings(
+    settings: Mapping[str, Any] | Settings | None = None,
+    environ: Mapping[str, str] | None = None,
+    **arguments: Any,
+) -> Settings:
+    """Put settings together.
+
+    Args:
+        settings: a mapping of names to values, or settings that are complete.
+        environ: environment variables; those of this process if None.
+        arguments: single settings, before all others; None counts as not given.
+
+    Raises:
+        ConfigurationError: a name or a value is wrong; the message names it and what is allowed.
+    """
+    environ = os.environ if environ is None else environ
+    given = _as_mapping(settings) | {name: value for name, value in arguments.items() if value is not None}
+    values: dict[str, Any] = {}
+    for name, check in _CHECKS.items():
+        if name in given:
+            values[name] = check(name, given[name])
+            continue
+        variable = next((v for v in _VARIABLES[name] if environ.get(v)), None)
+        if variable is not None:
+            values[name] = check(variable, environ[variable])
+    values.setdefault("runs_dir", Path("runs").absolute())
+    if "mlflow_tracking_uri" not in values:
+        values["mlflow_tracking_uri"] = f"sqlite:///{Path('mlflow.db').absolute()}"
+    if values["mlflow_tracking_uri"].startswith("sqlite:"):
+        values.setdefault("mlflow_artifact_location", Path("mlartifacts").absolute().as_uri())
+    return Settings(**values)
+
+
+def _as_mapping(settings: Mapping[str, Any] | Settings | None) -> dict[str, Any]:
+    if settings is None:
+        return {}
+    if isinstance(settings, Settings):
+        return {
+            field.name: value
+            for field in fields(settings)
+            if (value := getattr(settings, field.name)) is not None
+        }
+    if not isinstance(settings, Mapping):
+        raise ConfigurationError(f"settings is {settings!r}; it must be a mapping of names to values")
+    for name in settings:
+        if name not in _CHECKS:
+            near = get_close_matches(str(name), _CHECKS, n=1)
+            hint = f"; did you mean {near[0]!r}?" if near else f"; known are {', '.join(_CHECKS)}"
+            raise ConfigurationError(f"settings has the unknown name {name!r}{hint}")
+    return {name: value for name, value in settings.items() if value is not None}

@@ -1,0 +1,8 @@
+"""Delivery: the shipper moves records, the breaker says when, the loop waits. No sink is named here."""
+
+from lezea_mlops.delivery.breaker import Breaker
+from lezea_mlops.delivery.health import SinkHealth
+from lezea_mlops.delivery.loop import DeliveryLoop
+from lezea_mlops.delivery.shipper import Shipper, Step
+
+__all__ = ["Breaker", "DeliveryLoop", "Shipper", "SinkHealth", "Step"]

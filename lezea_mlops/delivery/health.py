@@ -1,0 +1,72 @@
+"""What is known of one destination's delivery, and what is said of it: one log line per change of state."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import Counter
+from typing import Any
+
+log = logging.getLogger("lezea_mlops")
+
+
+class SinkHealth:
+    """State, counts and the last error of one destination; safe to read from any thread.
+
+    States: ``starting`` (nothing delivered yet), ``ok``, ``down`` (failing, trying again), ``refusing`` (takes no
+    record of a whole batch), ``removed`` (the run was deleted there), ``stopped``.
+    """
+
+    def __init__(self, destination: str) -> None:
+        self.destination = destination
+        self.state = "starting"
+        self.delivered = 0
+        self.rejected = 0
+        self.damaged = 0
+        self.failures: Counter[str] = Counter()
+        self.last_error: str | None = None
+        self._lock = threading.Lock()
+
+    def took(self, records: int) -> None:
+        """Count delivered records; say so if the destination was not well before."""
+        with self._lock:
+            self.delivered += records
+            before, self.state = self.state, "ok"
+        if before not in ("starting", "ok"):
+            log.warning("%s takes records again", self.destination)
+
+    def failed(self, reason: str, message: str) -> None:
+        """Count a failure; say so if it is the first of its state."""
+        state = reason if reason in ("refusing", "removed") else "down"
+        with self._lock:
+            self.failures[reason] += 1
+            self.last_error = message
+            before, self.state = self.state, state
+        if before != state:
+            log.warning(
+                "%s is %s (%s): %s. The run goes on, its records wait in the journal",
+                self.destination, state, reason, message,
+            )  # fmt: skip
+
+    def refused(self, identity: str, reason: str) -> None:
+        """Count a record that was set aside."""
+        with self._lock:
+            self.rejected += 1
+            first = self.rejected == 1
+        if first:
+            log.warning(
+                "%s can never take the record %s: %s; it was set aside", self.destination, identity, reason
+            )
+
+    def stepped_over(self, places: int) -> None:
+        """Count damaged places of the journal."""
+        with self._lock:
+            self.damaged += places
+
+    def as_dict(self, waiting: int) -> dict[str, Any]:
+        """Return all of it by name, with the number of records that wait."""
+        with self._lock:
+            return {
+                "state": self.state, "delivered": self.delivered, "waiting": waiting, "rejected": self.rejected,
+                "damaged": self.damaged, "failures": dict(self.failures), "last_error": self.last_error,
+            }  # fmt: skip

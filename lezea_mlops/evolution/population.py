@@ -1,0 +1,62 @@
+"""Populations and networks: the newest generation, the best fitness, how many networks there are."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from lezea_mlops._bounded import BoundedTable
+from lezea_mlops.events import as_number
+
+
+def scores_by_individual(fitness_scores: Any) -> Iterator[tuple[str, float]]:
+    """Yield (individual, score) of a mapping or a list of scores; what is no finite number is left out."""
+    if isinstance(fitness_scores, Mapping):
+        pairs = list(fitness_scores.items())
+    elif isinstance(fitness_scores, (list, tuple)):
+        pairs = [(str(index), score) for index, score in enumerate(fitness_scores)]
+    else:
+        return
+    for individual, score in pairs:
+        number = as_number(score)
+        if number is not None and abs(number) < float("inf"):
+            yield str(individual), float(number)
+
+
+class PopulationHistory:
+    """The newest snapshot, and the best fitness of all generations; higher is better."""
+
+    def __init__(self) -> None:
+        self._last: dict[str, Any] = {}
+        self._best: dict[str, Any] = {}
+        self._snapshots = 0
+        self._networks: BoundedTable[str, list[int]] = BoundedTable(lambda: [0])
+        self._first_diversity: float | None = None
+
+    def observe(self, fields: Mapping[str, Any]) -> None:
+        """Take one snapshot."""
+        self._snapshots += 1
+        scores = list(scores_by_individual(fields.get("fitness_scores")))
+        self._last = {name: fields.get(name) for name in ("generation", "tasker_count", "builder_count")}
+        diversity = as_number(fields.get("diversity_metric"))
+        self._last["last_diversity"] = diversity
+        if self._first_diversity is None:
+            self._first_diversity = diversity
+        if not scores:
+            return
+        best_id, best = max(scores, key=lambda pair: pair[1])
+        self._last |= {"mean_fitness": sum(s for _, s in scores) / len(scores), "best_fitness": best}
+        if not self._best or best > self._best["fitness"]:
+            self._best = {"fitness": best, "id": best_id, "generation": fields.get("generation")}
+
+    def observe_network(self, fields: Mapping[str, Any]) -> None:
+        """Take one registered network."""
+        self._networks[str(fields.get("network_type"))][0] += 1
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the newest snapshot, the best ever, and counts."""
+        networks = {kind: count[0] for kind, count in self._networks.items()}
+        return self._last | {
+            "snapshots": self._snapshots, "best": self._best, "first_diversity": self._first_diversity,
+            "networks": networks,
+        }  # fmt: skip

@@ -1,0 +1,79 @@
+"""How far one destination has come in a run: a position per writer file, and what the sink must remember."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from lezea_mlops._files import make_private_folder, replace_atomically
+
+log = logging.getLogger("lezea_mlops")
+
+
+@dataclass(frozen=True)
+class Position:
+    """Where a destination stands in one writer's file.
+
+    Attributes:
+        offset: bytes of the file that were taken.
+        seq: number of the last record that was taken.
+    """
+
+    offset: int = 0
+    seq: int = 0
+
+
+@dataclass(frozen=True)
+class CursorState:
+    """Positions by writer, and the sink's own ids; stored and replaced together."""
+
+    positions: Mapping[str, Position] = field(default_factory=dict)
+    sink: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Cursor:
+    """The stored state of one destination of one run.
+
+    A crash between delivery and ``save`` repeats records, never skips one; sinks are idempotent. A cursor that
+    cannot be read counts as none: the journal is replayed from its beginning.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.state = _load(path)
+
+    def save(self, state: CursorState) -> None:
+        """Store *state* so that a reader sees all of it or none.
+
+        Raises:
+            OSError: the file system refuses; the old state stays.
+        """
+        content = {
+            "v": 1,
+            "positions": {wid: [at.offset, at.seq] for wid, at in state.positions.items()},
+            "sink": state.sink,
+        }
+        make_private_folder(self.path.parent)
+        # Without fsync: after a power loss an older cursor, or none, only repeats what the sink already has.
+        replace_atomically(self.path, json.dumps(content).encode())
+        self.state = state
+
+
+def _load(path: Path) -> CursorState:
+    try:
+        content = json.loads(path.read_bytes())
+        positions = {
+            wid: Position(int(offset), int(seq)) for wid, (offset, seq) in content["positions"].items()
+        }
+        return CursorState(positions, dict(content["sink"]))
+    except FileNotFoundError:
+        return CursorState()
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        log.warning(
+            "the cursor %s cannot be read (%s); the run is delivered again from its beginning", path, error
+        )
+        return CursorState()

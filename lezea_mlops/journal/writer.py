@@ -1,0 +1,242 @@
+"""The writer of one journal file: a call that returned is in the file, whatever dies next.
+
+Invariants of the file:
+
+1. One record is one line of strict JSON, written by one ``os.write`` on an ``O_APPEND`` descriptor, newline last.
+2. A line is whole when ``append`` returns. It survives the death of the process; it survives the death of the
+   machine once it was fsynced, which is the durability policy's business.
+3. An unfinished last line was never acknowledged. Opening for append cuts it off.
+4. Numbers ``seq`` start at 1 and grow by 1. Where records could not be written (a full disk) a ``gap`` record
+   follows, as soon as writing works again, that names the missing numbers.
+5. One process writes one file; the lock beside it is held for life.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from time import time_ns
+from typing import Any
+
+from lezea_mlops._clock import now_us
+from lezea_mlops._files import LifeLock, open_private
+from lezea_mlops.errors import JournalBusyError, JournalError, LineTooLongError
+from lezea_mlops.events import MAX_LINE_BYTES, Gap, NotARecord, decode_line, encode_json, line_template
+from lezea_mlops.journal.layout import RunFolder
+
+DURABILITY = ("process", "interval", "record")
+_SYNC_AFTER_US = {"process": 2**63, "interval": 1_000_000, "record": 0}
+# Room for the envelope around the fields.
+MAX_FIELDS_BYTES = MAX_LINE_BYTES - 64 * 1024
+MAX_TEMPLATES = 10_000
+_TAIL_CHUNK = 64 * 1024
+
+ScopePairs = tuple[tuple[str, str], ...]
+
+
+class JournalWriter:
+    """Appends records to one journal file; not safe for several threads: the caller holds a lock.
+
+    Attributes:
+        seq: number of the last record, written or lost.
+        size_bytes: end of the last whole line.
+        torn_bytes: what opening cut off from an unfinished last line.
+        lost: records that could not be written since opening.
+        last_ts: time stamp of the last record, UTC microseconds.
+        sync_after_us: with the policy ``interval``, how long after a sync an append syncs itself; longer where a
+            driver does it.
+    """
+
+    def __init__(
+        self, folder: RunFolder, wid: str, *, attempt: int | None = None, durability: str = "interval"
+    ) -> None:
+        self.wid = wid
+        self.path = folder.journal(wid)
+        self.lost = 0
+        self._run_id = folder.run_id
+        self._durability = durability
+        self._templates: dict[Any, bytes] = {}
+        self._last_type, self._last_template = "", b""
+        self._last_scope: ScopePairs = ()
+        self._gap_first: int | None = None
+        self._gap_reason = ""
+        self._newline_first = False
+        self._lock = _take_lock(folder, wid)
+        try:
+            self._fd = open_private(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND)
+            self.size_bytes, self.torn_bytes = cut_torn_tail(self._fd)
+            self.seq, last_attempt = last_numbers(self._fd, self.size_bytes)
+        except OSError as error:
+            self._lock.release()
+            raise JournalError(f"cannot open the journal {self.path}: {error}") from error
+        self.attempt = attempt if attempt is not None else last_attempt + 1
+        self.last_ts = self._synced_us = now_us()
+        self.sync_after_us = _SYNC_AFTER_US[durability]
+        self._synced_size = self.size_bytes
+
+    def append(
+        self,
+        type_name: str,
+        fields: Mapping[str, Any],
+        scope: ScopePairs = (),
+        auto: bool = False,
+        late: bool = False,
+    ) -> None:
+        """Write one record.
+
+        Args:
+            type_name: the event type.
+            fields: the event's fields, cleaned; one at least.
+            scope: (level, id) pairs, outermost first.
+            auto: the step was counted by us.
+            late: the record comes after the end of the run.
+
+        Raises:
+            LineTooLongError: nothing was written; the fields must become shorter.
+            JournalError: the record is not in the file; it is counted, and a ``gap`` record will say so.
+        """
+        # This is what every log call waits for: as few calls and look-ups as can be.
+        encoded = encode_json(fields)
+        if len(encoded) > MAX_FIELDS_BYTES:
+            raise LineTooLongError(f"{len(encoded)} bytes of {type_name} do not fit a line")
+        if type_name is self._last_type and scope is self._last_scope and not auto and not late:
+            template = self._last_template
+        else:
+            template = self._template(type_name, scope, auto, late)
+        if self._gap_first is not None:
+            self._close_gap()
+        self.seq = seq = self.seq + 1
+        self.last_ts = ts = time_ns() // 1_000
+        line = template % (seq, ts, encoded[1:])
+        try:
+            written = os.write(self._fd, line)
+        except OSError as error:
+            raise self._undo(0, error) from error
+        if written != len(line):
+            raise self._undo(written, OSError(f"only {written} of {len(line)} bytes were written"))
+        self.size_bytes += written
+        # The wall clock may jump back; then a sync is due at once rather than in hours.
+        if not 0 <= ts - self._synced_us < self.sync_after_us:
+            self.sync()
+
+    def sync(self) -> None:
+        """Make all lines survive a power loss. Safe to call from another thread than ``append``."""
+        size = self.size_bytes
+        if size != self._synced_size and self._fd >= 0:
+            os.fsync(self._fd)
+            self._synced_size = size
+        self._synced_us = now_us()
+
+    def close(self) -> None:
+        """Fsync unless the policy is ``process``, close the file and give the lock back."""
+        if self._fd < 0:
+            return
+        if self._durability != "process":
+            self.sync()
+        self.abandon()
+
+    def abandon(self) -> None:
+        """Close the descriptors and do nothing else: what a forked child does with its parent's journal."""
+        os.close(self._fd)
+        self._fd = -1
+        self._lock.release()
+
+    def _template(self, type_name: str, scope: ScopePairs, auto: bool, late: bool) -> bytes:
+        key = (type_name, scope, auto, late)
+        template = self._templates.get(key)
+        if template is None:
+            if len(self._templates) >= MAX_TEMPLATES:
+                self._templates.clear()
+            template = self._templates[key] = line_template(
+                type_name,
+                run_id=self._run_id,
+                wid=self.wid,
+                att=self.attempt,
+                scope=scope,
+                auto=auto,
+                late=late,
+            )
+        if not auto and not late:
+            self._last_type, self._last_scope, self._last_template = type_name, scope, template
+        return template
+
+    def _undo(self, written: int, error: OSError) -> JournalError:
+        """Take half a line back and remember the loss."""
+        if written:
+            try:
+                os.ftruncate(self._fd, self.size_bytes)
+            except OSError:
+                # The half line stays: a newline before the next record keeps it from damaging that one.
+                self._newline_first = True
+                self.size_bytes += written
+        self.lost += 1
+        if self._gap_first is None:
+            self._gap_first, self._gap_reason = self.seq, str(error)
+        return JournalError(f"cannot write to the journal {self.path}: {error}")
+
+    def _close_gap(self) -> None:
+        """Say which records are missing, now that something may be written again."""
+        assert self._gap_first is not None
+        first, last = self._gap_first, self.seq
+        gap = {"count": last - first + 1, "first_seq": first, "last_seq": last, "reason": self._gap_reason}
+        template = line_template(Gap.type, run_id=self._run_id, wid=self.wid, att=self.attempt)
+        line = template % (self.seq + 1, now_us(), encode_json(gap)[1:])
+        if self._newline_first:
+            line = b"\n" + line
+        try:
+            written = os.write(self._fd, line)
+            if written != len(line):
+                os.ftruncate(self._fd, self.size_bytes)
+                return
+        except OSError:
+            # Still full: the record that follows meets the same error and is counted there.
+            return
+        self.seq += 1
+        self.size_bytes += written
+        self._gap_first, self._newline_first = None, False
+
+
+def _take_lock(folder: RunFolder, wid: str) -> LifeLock:
+    try:
+        lock = LifeLock.take(folder.lock(wid))
+    except OSError as error:
+        raise JournalError(f"cannot lock the journal in {folder.path}: {error}") from error
+    if lock is None:
+        raise JournalBusyError(
+            f"the writer {wid!r} of the run {folder.run_id} is alive in another process "
+            f"({folder.lock(wid)} names it); give this one its own experiment_id, or wait for the other to end"
+        )
+    return lock
+
+
+def cut_torn_tail(fd: int) -> tuple[int, int]:
+    """Cut an unfinished last line off, and return the size of the file and how many bytes were cut."""
+    end = os.fstat(fd).st_size
+    whole = last_newline_before(fd, end)
+    if whole != end:
+        os.ftruncate(fd, whole)
+    return whole, end - whole
+
+
+def last_newline_before(fd: int, end: int) -> int:
+    """Return the offset just behind the last newline before *end*; 0 if there is none."""
+    while end > 0:
+        start = max(0, end - _TAIL_CHUNK)
+        found = os.pread(fd, end - start, start).rfind(b"\n")
+        if found >= 0:
+            return start + found + 1
+        end = start
+    return 0
+
+
+def last_numbers(fd: int, end: int) -> tuple[int, int]:
+    """Return seq and attempt of the last readable record before *end*; (0, 0) if there is none."""
+    while end > 0:
+        start = last_newline_before(fd, end - 1)
+        try:
+            record = decode_line(os.pread(fd, end - start, start))
+        except NotARecord:
+            end = start
+            continue
+        return record.seq, record.att
+    return 0, 0

@@ -1,0 +1,1 @@
+"""A run put together: settings into objects, calls into records, modes and drivers."""

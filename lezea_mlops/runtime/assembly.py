@@ -1,0 +1,88 @@
+"""The one place that knows which sinks there are and which driver goes with which mode."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from dataclasses import dataclass
+from pathlib import Path
+
+from lezea_mlops.config import Settings
+from lezea_mlops.errors import ConfigurationError, JournalBusyError, JournalError
+from lezea_mlops.journal import BlobStore, RunFolder
+from lezea_mlops.runtime.driver import ThreadDriver
+from lezea_mlops.runtime.files import FileCapture
+from lezea_mlops.runtime.recorder import OffRecorder, Recorder
+from lezea_mlops.sinks.base import Sink
+from lezea_mlops.sinks.mlflow import MlflowSink
+
+_RANK_VARIABLES = ("RANK", "SLURM_PROCID", "OMPI_COMM_WORLD_RANK", "LOCAL_RANK")
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What a tracker is put together from."""
+
+    recorder: Recorder
+    files: FileCapture
+    resumed: bool
+
+
+def build_sinks(settings: Settings) -> list[Sink]:
+    """Return the sinks that the settings ask for; none of them connects yet."""
+    return [MlflowSink(settings.mlflow_tracking_uri, settings.mlflow_artifact_location)]
+
+
+def build_driver(recorder: Recorder, settings: Settings) -> ThreadDriver | None:
+    """Return the driver of the mode; None where the journal waits for ``lezea sync``."""
+    return ThreadDriver(recorder, build_sinks(settings)) if settings.mode == "online" else None
+
+
+def assemble(settings: Settings, resume: str | None) -> Parts:
+    """Make or open the run folder, and what writes to it.
+
+    Raises:
+        ConfigurationError: the folder cannot be used, or the run to resume is not there.
+    """
+    folder = RunFolder(settings.runs_dir / (resume or settings.experiment_id or new_experiment_id()))
+    files = FileCapture(BlobStore(folder.blobs), settings.capture, settings.capture_max_mb)
+    if settings.mode == "off":
+        return Parts(OffRecorder(folder), files.without_storing(), False)
+    if resume is not None and not folder.journals():
+        raise ConfigurationError(
+            f"resume is {resume!r}, and {folder.path} holds no journal; check the id and runs_dir "
+            f"(or LEZEA_RUNS_DIR), which is {settings.runs_dir}"
+        )
+    try:
+        folder.create()
+        recorder = Recorder(folder, writer_name(settings), settings.durability, files.store_blob)
+    except JournalBusyError as error:
+        raise ConfigurationError(str(error)) from error
+    except (OSError, JournalError) as error:
+        raise ConfigurationError(
+            f"runs_dir is {str(settings.runs_dir)!r}, and nothing can be written there ({error}); "
+            "pass runs_dir=… or set LEZEA_RUNS_DIR to a folder that this user may write"
+        ) from error
+    return Parts(recorder, files, recorder.attempt > 1)
+
+
+def new_experiment_id() -> str:
+    """Return a UUID4 from the system's randomness: seeding ``random`` must not repeat it."""
+    return str(uuid.UUID(bytes=os.urandom(16), version=4))
+
+
+def writer_name(settings: Settings) -> str:
+    """Return this process's writer: ``main``, or ``rank<N>`` for the further ranks of a shared run."""
+    if settings.experiment_id is None:
+        return "main"
+    rank = next((os.environ[name] for name in _RANK_VARIABLES if os.environ.get(name, "").isdigit()), "0")
+    return "main" if int(rank) == 0 else f"rank{int(rank)}"
+
+
+def runs_in(runs_dir: Path) -> list[RunFolder]:
+    """Return the run folders below *runs_dir*, oldest first."""
+    if not runs_dir.is_dir():
+        return []
+    found = [RunFolder(path) for path in runs_dir.iterdir() if path.is_dir()]
+    with_journal = [folder for folder in found if folder.journals()]
+    return sorted(with_journal, key=lambda folder: folder.path.stat().st_mtime_ns)

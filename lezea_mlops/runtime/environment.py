@@ -1,0 +1,40 @@
+"""The facts about machine and program that a run records of itself, with secrets removed."""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+from pathlib import Path
+from typing import Any
+
+from lezea_mlops.events import Cleaner, Redactor
+
+
+def describe_start(cleaner: Cleaner) -> dict[str, Any]:
+    """Return ``source`` and ``env`` of a ``run_started`` event: what costs nothing to know."""
+    entrypoint = sys.argv[0] if sys.argv and sys.argv[0] else "<interactive>"
+    return {
+        "source": {
+            "entrypoint": cleaner.text(
+                str(Path(entrypoint).absolute()) if os.path.exists(entrypoint) else entrypoint
+            )
+        },
+        "env": {
+            "python_version": platform.python_version(),
+            "platform": sys.platform,
+            "hostname": cleaner.text(platform.node()),
+            "pid": os.getpid(),
+        },
+    }
+
+
+def capture_environment(cleaner: Cleaner) -> dict[str, Any]:
+    """Return facts about host, GPUs and packages."""
+    from lezea_mlops.capture import capture_gpus, capture_host, capture_packages
+
+    host = capture_host()
+    arguments, removed = Redactor().redact_arguments([str(argument) for argument in host.pop("argv", [])])
+    cleaner.counts["redacted"] += removed
+    facts = {"host": host | {"argv": arguments}, "gpu": capture_gpus(), "packages": capture_packages()}
+    return cleaner.clean_mapping(facts)

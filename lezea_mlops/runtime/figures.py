@@ -1,0 +1,153 @@
+"""All running figures of a run together, kept while events pass; the same code reads a journal back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from lezea_mlops._bounded import BoundedTable
+from lezea_mlops.accounting import CostTotals, ResourceTotals
+from lezea_mlops.events import Envelope
+from lezea_mlops.evolution import ModificationCounts, PopulationHistory
+from lezea_mlops.insight import DataUsage, SeriesTable
+
+ScopePairs = tuple[tuple[str, str], ...]
+Fields = Mapping[str, Any]
+
+
+class RunFigures:
+    """Streaming aggregates over a run's events, in bounded memory.
+
+    Attributes:
+        events: how many events of each type there were.
+        series: figures of every metric.
+    """
+
+    def __init__(self) -> None:
+        self.events: dict[str, int] = {}
+        self.series = SeriesTable()
+        self._data = DataUsage()
+        self._resources = ResourceTotals()
+        self._costs = CostTotals()
+        self._modifications = ModificationCounts()
+        self._population = PopulationHistory()
+        self._params: BoundedTable[str, list[Any]] = BoundedTable(lambda: [None])
+        self._facts: dict[str, Any] = {}
+        self._handlers: dict[str, Callable[[Fields, ScopePairs, int], None]] = {
+            "training_step": self._training_step,
+            "metric": self._metrics,
+            "delta_loss": lambda fields, scope, ts: self._one(
+                scope, fields.get("epoch"), "delta_loss", fields
+            ),
+            "reward": self._reward,
+            "param": self._parameters,
+            "lezea_config": self._config,
+            "constraints": self._config,
+            "data_splits": lambda fields, scope, ts: self._data.observe_splits(fields),
+            "data_usage": lambda fields, scope, ts: self._data.observe_usage(fields),
+            "data_score": lambda fields, scope, ts: self._data.observe_score(fields),
+            "resource": lambda fields, scope, ts: self._resources.observe(ts, fields),
+            "resource_cost": lambda fields, scope, ts: self._costs.observe_cost(fields),
+            "business": lambda fields, scope, ts: self._costs.observe_business(fields),
+            "modification_tree": lambda fields, scope, ts: self._modifications.observe(fields),
+            "population": lambda fields, scope, ts: self._population.observe(fields),
+            "network": lambda fields, scope, ts: self._population.observe_network(fields),
+            "checkpoint": lambda fields, scope, ts: self._remember(
+                "last_checkpoint", fields, ("path", "step", "size")
+            ),
+            "conclusion": lambda fields, scope, ts: self._remember("conclusion", fields, ("text",)),
+            "result": lambda fields, scope, ts: self._remember("results", fields, ("result_dict", "step")),
+            "dataset_version": lambda fields, scope, ts: self._remember(
+                "dataset", fields, ("dataset_name", "version_tag")
+            ),
+        }
+
+    def observe(self, type_name: str, fields: Fields, scope: ScopePairs, ts: int) -> None:
+        """Take one event, logged at *ts* (UTC microseconds)."""
+        self.count(type_name)
+        handle = self._handlers.get(type_name)
+        if handle is not None:
+            handle(fields, scope, ts)
+
+    def count(self, type_name: str) -> None:
+        """Count one event of a type."""
+        self.events[type_name] = self.events.get(type_name, 0) + 1
+
+    def take_step(self, scope: ScopePairs, fields: Fields) -> float | None:
+        """Take a training step that is about to be recorded, and return its ``delta_loss``."""
+        events = self.events
+        events["training_step"] = events.get("training_step", 0) + 1
+        group = self.series.group(scope, fields.get("data_split"))
+        return group.take_step(fields["step"], fields["metrics"])
+
+    def read(self, records: Iterable[Envelope]) -> RunFigures:
+        """Take the records of a journal, and return itself."""
+        for record in records:
+            scope = tuple((level, identity) for level, identity in record.scope)
+            self.observe(record.type, record.payload, scope, record.ts)
+        return self
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return all figures by name; ``partial`` tells that a table had to let keys go."""
+        resources, data = self._resources.as_dict(), self._data.as_dict()
+        return {
+            "events": dict(self.events),
+            "params": {name: value[0] for name, value in self._params.items()},
+            "metrics": self.series.as_dict(),
+            "modifications": self._modifications.as_dict(),
+            "population": self._population.as_dict(),
+            "data": data,
+            "resources": resources,
+            "costs": self._costs.as_dict(),
+            **self._facts,
+            "partial": bool(
+                self.series.evicted or self._params.evicted or resources["partial"] or data["partial"]
+            ),
+        }
+
+    def summary(self) -> dict[str, Any]:
+        """Return the figures that fit on a page: last values, totals, the best individual."""
+        everything = self.as_dict()
+        metrics = everything["metrics"]
+        return {
+            "events": everything["events"],
+            "last_step": max(
+                (m["last_step"] for m in metrics.values() if m["last_step"] is not None), default=None
+            ),
+            "metrics": {name: m["last"] for name, m in metrics.items() if "last" in m},
+            "modifications": {name: everything["modifications"][name] for name in ("proposed", "accepted")},
+            "population": everything["population"],
+            "resources": everything["resources"]["total"],
+            "costs": everything["costs"],
+            **self._facts,
+            "partial": everything["partial"],
+        }
+
+    def _training_step(self, fields: Fields, scope: ScopePairs, ts: int) -> None:
+        metrics = fields.get("metrics")
+        if isinstance(metrics, Mapping) and "$blob" not in metrics:
+            self.series.group(scope, fields.get("data_split")).take_step(fields.get("step", 0), metrics)
+
+    def _metrics(self, fields: Fields, scope: ScopePairs, ts: int) -> None:
+        metrics = fields.get("metrics")
+        if isinstance(metrics, Mapping) and "$blob" not in metrics:
+            self.series.group(scope, None).observe(fields.get("step", 0), metrics)
+
+    def _one(self, scope: ScopePairs, step: Any, name: str, fields: Fields) -> None:
+        if name in fields:
+            self.series.group(scope, None).observe(step or 0, {name: fields[name]})
+
+    def _reward(self, fields: Fields, scope: ScopePairs, ts: int) -> None:
+        target = fields.get("tasker_id") or fields.get("target_id")
+        self.series.group(scope, "reward").observe(fields.get("step", 0), {str(target): fields.get("reward")})
+
+    def _parameters(self, fields: Fields, scope: ScopePairs, ts: int) -> None:
+        for name, value in fields.get("params", {}).items():
+            self._params[name][0] = value
+
+    def _config(self, fields: Fields, scope: ScopePairs, ts: int) -> None:
+        config = self._facts.setdefault("config", {})
+        config.update({name: value for name, value in fields.items() if name not in ("run_id", "scope")})
+
+    def _remember(self, name: str, fields: Fields, wanted: tuple[str, ...]) -> None:
+        self._facts[name] = {field: fields[field] for field in wanted if field in fields}

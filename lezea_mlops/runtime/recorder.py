@@ -1,0 +1,189 @@
+"""Where an event becomes a line: one lock, one writer, and what happens when the file system refuses."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import weakref
+from collections import Counter
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from lezea_mlops._clock import now_us
+from lezea_mlops.errors import JournalError, LineTooLongError
+from lezea_mlops.events import Event, encode_json
+from lezea_mlops.journal import JournalWriter, RunFolder
+from lezea_mlops.runtime.figures import RunFigures, ScopePairs
+
+log = logging.getLogger("lezea_mlops")
+
+StoreBlob = Callable[[bytes], "dict[str, Any]"]
+
+
+class Recorder:
+    """Records the events of one process for one run; safe for threads.
+
+    Attributes:
+        lock: held while an event is numbered and written; the facade holds it to derive values from the last ones.
+        figures: running figures of what was recorded.
+        counts: what went wrong or was changed, by kind.
+        late: the run has ended; what comes now is marked so.
+    """
+
+    def __init__(self, folder: RunFolder, wid: str, durability: str, store_blob: StoreBlob) -> None:
+        self.lock = threading.RLock()
+        self.figures = RunFigures()
+        self.counts: Counter[str] = Counter()
+        self.late = False
+        self.folder = folder
+        self.wid = wid
+        self._durability = durability
+        self._store_blob = store_blob
+        self._writer: JournalWriter | None = JournalWriter(folder, wid, durability=durability)
+        self.attempt = self._writer.attempt
+        self._last_seq = 0
+        self._failing = False
+        _RECORDERS.add(self)
+
+    @property
+    def writer(self) -> JournalWriter:
+        """The writer; opened again after ``close`` or in a forked child.
+
+        Raises:
+            JournalError: it cannot be opened.
+        """
+        if self._writer is None:
+            self._writer = JournalWriter(
+                self.folder, self.wid, attempt=self.attempt, durability=self._durability
+            )
+        return self._writer
+
+    @property
+    def seq(self) -> int:
+        """Number of the last record of this process."""
+        return self._writer.seq if self._writer is not None else self._last_seq
+
+    def record(self, event: Event, scope: ScopePairs = (), *, auto: bool = False) -> None:
+        """Record *event*; never raises for what the file system does."""
+        fields = event.fields
+        with self.lock:
+            self.write(event.type, fields, scope, auto)
+            self.figures.observe(event.type, fields, scope, self.last_ts)
+
+    @property
+    def last_ts(self) -> int:
+        """Time stamp of the last record, UTC microseconds."""
+        return self._writer.last_ts if self._writer is not None else 0
+
+    def write(self, type_name: str, fields: Mapping[str, Any], scope: ScopePairs, auto: bool = False) -> None:
+        """Write a record; the caller holds the lock and keeps the figures."""
+        try:
+            (self._writer or self.writer).append(type_name, fields, scope, auto, self.late)
+        except LineTooLongError:
+            self._write_without_large_fields(type_name, fields, scope, auto)
+        except JournalError as error:
+            self._lost(error)
+            return
+        if self._failing:
+            self._failing = False
+            log.warning(
+                "the journal in %s takes records again; a gap record tells what is missing", self.folder.path
+            )
+
+    def sync(self) -> None:
+        """Fsync the journal, whatever the file system says of it."""
+        writer = self._writer
+        if writer is None:
+            return
+        try:
+            writer.sync()
+        except OSError as error:
+            with self.lock:
+                self.counts["sync_failed"] += 1
+            log.warning("cannot fsync %s: %s", writer.path, error)
+
+    def close(self) -> None:
+        """Close the journal file; a later record opens it again."""
+        with self.lock:
+            if self._writer is None:
+                return
+            self._last_seq = self._writer.seq
+            self.sync()
+            self._writer.abandon()
+            self._writer = None
+
+    def after_fork_in_child(self) -> None:
+        """Become a writer of one's own: the parent's file, lock and threads are not ours."""
+        # The parent's lock may be held by a thread that does not exist here.
+        self.lock = threading.RLock()
+        if self._writer is not None:
+            self._writer.abandon()
+            self._writer = None
+        self.wid = f"{self.wid}.{os.urandom(4).hex()}"
+        self._last_seq = 0
+
+    def _lost(self, error: JournalError) -> None:
+        self.counts["not_written"] += 1
+        if not self._failing:
+            self._failing = True
+            log.error("%s. The program goes on; lost records are counted in health()", error)
+
+    def _write_without_large_fields(
+        self, type_name: str, fields: Mapping[str, Any], scope: ScopePairs, auto: bool
+    ) -> None:
+        """Move the largest fields to blobs until the line is short enough, and write the rest."""
+        slim = dict(fields)
+        for name in sorted(slim, key=lambda name: len(encode_json(slim[name])), reverse=True):
+            try:
+                slim[name] = self._store_blob(encode_json(slim[name])) | {"format": "json"}
+                self.counts["blob"] += 1
+                self.writer.append(type_name, slim, scope, auto, self.late)
+                return
+            except LineTooLongError:
+                continue
+            except OSError as error:
+                self._lost(JournalError(f"cannot store a large value in {self.folder.blobs}: {error}"))
+                return
+            except JournalError as error:
+                self._lost(error)
+                return
+
+
+class OffRecorder(Recorder):
+    """Records nothing: the mode ``off`` has no file, no thread and no socket."""
+
+    def __init__(self, folder: RunFolder) -> None:
+        self.lock = threading.RLock()
+        self.figures = RunFigures()
+        self.counts = Counter()
+        self.late = False
+        self.folder = folder
+        self.wid = "main"
+        self.attempt = 1
+        self._writer = None
+        self._last_seq = 0
+
+    @property
+    def last_ts(self) -> int:
+        """The present, for figures that integrate over time."""
+        return now_us()
+
+    def write(self, type_name: str, fields: Mapping[str, Any], scope: ScopePairs, auto: bool = False) -> None:
+        """Write nothing."""
+
+    def after_fork_in_child(self) -> None:
+        """Make a lock that no vanished thread holds."""
+        self.lock = threading.RLock()
+
+
+_RECORDERS: weakref.WeakSet[Recorder] = weakref.WeakSet()
+
+
+def _after_fork_in_child() -> None:
+    for recorder in list(_RECORDERS):
+        recorder.after_fork_in_child()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -1,0 +1,62 @@
+"""Later delivery: the journal of a run shipped until nothing waits, by the process that asks for it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from lezea_mlops.config import Settings
+from lezea_mlops.delivery import Shipper, Step
+from lezea_mlops.journal import RunFolder
+from lezea_mlops.runtime.assembly import build_sinks
+from lezea_mlops.runtime.driver import take_delivery_lock
+
+Wait = Callable[[float], None]
+
+
+@dataclass(frozen=True)
+class Delivered:
+    """What came of the delivery of one run to one destination.
+
+    Attributes:
+        run_id: the experiment id.
+        sink: the destination.
+        records: how many records were taken now.
+        rejected: how many were set aside now.
+        error: why it is not complete; None if it is.
+    """
+
+    run_id: str
+    sink: str
+    records: int
+    rejected: int
+    error: str | None
+
+
+def deliver_run(folder: RunFolder, settings: Settings, wait: Wait = time.sleep) -> list[Delivered]:
+    """Ship all that waits in one run to every destination; trips of the breaker end it with the reason."""
+    lock = take_delivery_lock(folder)
+    if lock is None:
+        return [Delivered(folder.run_id, "*", 0, 0, "another process delivers this run now")]
+    try:
+        return [
+            _deliver(folder, Shipper(folder, sink, time.monotonic), wait) for sink in build_sinks(settings)
+        ]
+    finally:
+        lock.release()
+
+
+def _deliver(folder: RunFolder, shipper: Shipper, wait: Wait) -> Delivered:
+    error = None
+    try:
+        while (step := shipper.ship_once()) is not Step.IDLE:
+            if step is Step.FAILED and shipper.breaker.open:
+                error = shipper.health.last_error
+                break
+            if step is not Step.SHIPPED:
+                wait(shipper.breaker.pause_s(time.monotonic()))
+    finally:
+        shipper.close()
+    health = shipper.health
+    return Delivered(folder.run_id, shipper.sink.name, health.delivered, health.rejected, error)

@@ -1,0 +1,1 @@
+"""Destinations of events. Each is one module; only ``runtime.assembly`` knows which there are."""

@@ -1,0 +1,147 @@
+"""A client for MLflow's store or server, and what its failures mean. Only ``MlflowClient``: never the fluent API, the
+global URI or the active run, which belong to the user."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from lezea_mlops._files import locked
+from lezea_mlops._lazy import require
+from lezea_mlops.errors import MissingDependencyError
+from lezea_mlops.sinks.base import Rejected, Unavailable, without_credentials
+
+PROBE_TIMEOUT_S = 3.0
+_SQLITE = "sqlite:///"
+# MLflow tells at INFO how it makes its tables, one line per migration; a training program's output is not the place.
+_TALKATIVE = ("alembic", "mlflow.store.db.utils", "mlflow.store.tracking.sqlalchemy_store")
+
+
+def connect(uri: str) -> Any:
+    """Return an ``MlflowClient`` of a store or server that answers.
+
+    Raises:
+        Unavailable: it does not answer, or cannot be used.
+    """
+    scheme = urlsplit(uri).scheme
+    if scheme in ("", "file"):
+        raise Unavailable(
+            f"MLflow's file store ({uri}) keeps repeated points twice and is in maintenance mode; set "
+            "LEZEA_MLFLOW_TRACKING_URI to sqlite:///mlflow.db or to the address of a server",
+            "configuration",
+        )
+    probe(uri)
+    try:
+        tracking = require("mlflow.tracking", package="mlflow", needed_for="delivery to MLflow")
+    except MissingDependencyError as error:
+        raise Unavailable(str(error), "missing_dependency") from error
+    with translated_errors(uri), _first_opening(uri):
+        client = tracking.MlflowClient(tracking_uri=uri)
+        client.search_experiments(max_results=1)
+    return client
+
+
+def probe(uri: str) -> None:
+    """Ask a server whether it is there, with a short time-out: MLflow's own takes minutes to give up.
+
+    Raises:
+        Unavailable: nothing answers, or the answer is a fault of the server's.
+    """
+    if urlsplit(uri).scheme not in ("http", "https"):
+        return
+    shown = without_credentials(uri)
+    try:
+        with urllib.request.urlopen(f"{uri.rstrip('/')}/health", timeout=PROBE_TIMEOUT_S):
+            return
+    except urllib.error.HTTPError as error:
+        # A server behind a gateway may not know /health; it is there nevertheless.
+        if error.code >= 500:
+            raise Unavailable(f"MLflow at {shown} answers HTTP {error.code}", "error") from error
+    except OSError as error:
+        reason = getattr(error, "reason", error)
+        timed_out = isinstance(reason, TimeoutError)
+        what = (
+            f"does not answer within {PROBE_TIMEOUT_S:g} s" if timed_out else f"cannot be reached ({reason})"
+        )
+        raise Unavailable(f"MLflow at {shown} {what}", "timeout" if timed_out else "unreachable") from error
+
+
+@contextlib.contextmanager
+def _first_opening(uri: str) -> Iterator[None]:
+    """Let one process at a time make the tables of a SQLite store: three at once destroy a fresh one."""
+    path = uri[len(_SQLITE) :].partition("?")[0] if uri.startswith(_SQLITE) else ""
+    if not path or path == ":memory:":
+        yield
+        return
+    try:
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        lock = locked(Path(f"{path}.init.lock"))
+        with lock, _quiet():
+            yield
+    except OSError as error:
+        raise Unavailable(f"MLflow's store {path} cannot be opened: {error}", "configuration") from error
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    loggers = [logging.getLogger(name) for name in _TALKATIVE]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+
+
+@contextlib.contextmanager
+def translated_errors(uri: str) -> Iterator[None]:
+    """Turn the errors of MLflow and the libraries below it into what a sink may say."""
+    from mlflow.exceptions import MlflowException
+    from sqlalchemy.exc import SQLAlchemyError
+
+    try:
+        yield
+    except (Unavailable, Rejected):
+        raise
+    except MlflowException as error:
+        raise _judged(error, uri) from error
+    except (SQLAlchemyError, OSError) as error:
+        raise Unavailable(
+            f"MLflow at {without_credentials(uri)}: {first_line(error)}", _reason(str(error))
+        ) from error
+
+
+class RunGone(Unavailable):
+    """The run or the experiment is not there, or not active."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, "removed")
+
+
+def _judged(error: Any, uri: str) -> Exception:
+    message = f"MLflow at {without_credentials(uri)}: {first_line(error)}"
+    if error.error_code == "RESOURCE_DOES_NOT_EXIST" or "must be in the 'active' state" in str(error):
+        return RunGone(message)
+    if error.error_code == "INVALID_PARAMETER_VALUE":
+        return Rejected(message)
+    return Unavailable(message, _reason(str(error)))
+
+
+def _reason(text: str) -> str:
+    if "database is locked" in text:
+        return "locked"
+    return "timeout" if "timed out" in text or "timeout" in text else "error"
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of an error's text, which in these libraries says what happened."""
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0] if lines else ''}"

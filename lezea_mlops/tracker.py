@@ -1,0 +1,1160 @@
+"""The tracker that researchers import: every call becomes an event that is in the journal when the call returns.
+
+All ``log_*`` calls are safe: a bad value keeps what is good of the call, is journaled with its reason and warned
+about once; it raises only with ``strict``. What happens to a call's event in MLflow is in ``docs/connector.md``.
+"""
+
+from __future__ import annotations
+
+import atexit
+import functools
+import itertools
+import logging
+import os
+import sys
+import threading
+import traceback
+import weakref
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from enum import Enum
+from pathlib import Path
+from types import TracebackType
+from typing import Any, TypeVar
+
+from lezea_mlops._clock import Deadline, now_us
+from lezea_mlops.config import Settings, load_settings
+from lezea_mlops.config.settings import check_experiment_id
+from lezea_mlops.errors import BackendUnreachableError, ConfigurationError
+from lezea_mlops.events import (
+    ArtifactLogged,
+    BusinessMetricsLogged,
+    CheckpointLogged,
+    Cleaner,
+    CommentLogged,
+    ConclusionLogged,
+    ConstraintsLogged,
+    DataScoreLogged,
+    DatasetVersionLogged,
+    DataSplitsLogged,
+    DataUsageLogged,
+    DeltaLossLogged,
+    EnvironmentCaptured,
+    LezeaConfigLogged,
+    MetricsLogged,
+    ModificationStatsLogged,
+    ModificationTreeStatsLogged,
+    NetworkRegistered,
+    ParamsLogged,
+    PopulationLogged,
+    Redactor,
+    ResourceCostLogged,
+    ResourceLogged,
+    ResultsLogged,
+    RewardLogged,
+    RunFinished,
+    RunStarted,
+    as_number,
+    element_count,
+)
+from lezea_mlops.insight import recommend
+from lezea_mlops.runtime.assembly import assemble, build_driver
+from lezea_mlops.runtime.call import MAX_STEP, BadInput, Call, Warned
+from lezea_mlops.runtime.driver import ThreadDriver
+from lezea_mlops.runtime.environment import capture_environment, describe_start
+from lezea_mlops.runtime.figures import ScopePairs
+from lezea_mlops.runtime.files import CannotCapture, render_figure
+from lezea_mlops.runtime.scopes import Inherited, Scope, scopes_here
+from lezea_mlops.runtime.trees import TreeLog
+
+log = logging.getLogger("lezea_mlops")
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+StatsEvent = type[ModificationTreeStatsLogged] | type[ModificationStatsLogged]
+
+STATUSES = ("completed", "failed", "killed")
+
+
+class NetworkType(str, Enum):
+    """What a network does in LeZeA."""
+
+    TASKER = "tasker"
+    BUILDER = "builder"
+    HYBRID = "hybrid"
+
+
+def present(**fields: Any) -> dict[str, Any]:
+    """Return the fields that were given."""
+    return {name: value for name, value in fields.items() if value is not None}
+
+
+class ExperimentTracker:
+    """One run of an experiment (connector spec, sections 1 to 9).
+
+    Args:
+        experiment_name: name of the experiment; runs of the same name stand together in MLflow.
+        purpose: why this run is made, shown as its description.
+        tags: texts by name.
+        auto_start: call ``start`` now.
+        async_mode: True: ``log_*`` never waits. False: it waits until MLflow has the record, at most 50 ms and not
+            at all while MLflow is starting or down.
+        strict: mistakes in calls raise, and ``start`` raises if a backend cannot be reached.
+        resume: experiment id of a run to continue, as its next attempt.
+        experiment_id: an id from outside, shared by several processes of one run.
+        runs_dir: folder for run folders.
+        durability: ``process``, ``interval`` or ``record``: when a line also survives a power loss.
+        capture: ``copy`` or ``reference`` for logged files.
+        redact: remove secrets from texts.
+        settings: further settings by name; see ``docs/connector.md``.
+
+    Attributes:
+        experiment_id: UUID4 of the run.
+        experiment_name: as given.
+        run_dir: the run folder; ``events.jsonl`` in it is the guaranteed journal.
+
+    Raises:
+        ConfigurationError: an argument or a setting is wrong, or ``runs_dir`` cannot be written. Backends are not
+            contacted here.
+
+    Guarantees:
+        When a ``log_*`` call returns, its event is in ``events.jsonl`` and survives the death of the process.
+        A backend that is down, slow or missing never raises and never loses an event.
+    """
+
+    def __init__(
+        self,
+        experiment_name: str,
+        purpose: str = "",
+        tags: Mapping[str, Any] | None = None,
+        auto_start: bool = False,
+        async_mode: bool = False,
+        *,
+        strict: bool | None = None,
+        resume: str | None = None,
+        experiment_id: str | None = None,
+        runs_dir: str | os.PathLike[str] | None = None,
+        durability: str | None = None,
+        capture: str | None = None,
+        redact: bool | None = None,
+        settings: Mapping[str, Any] | Settings | None = None,
+    ) -> None:
+        self.experiment_name = _checked_name(experiment_name)
+        self._settings = load_settings(
+            settings, strict=strict, experiment_id=experiment_id, runs_dir=runs_dir, durability=durability,
+            capture=capture, redact=redact,
+        )  # fmt: skip
+        parts = assemble(self._settings, None if resume is None else check_experiment_id("resume", resume))
+        self._recorder, self._files = parts.recorder, parts.files
+        self.run_dir: Path = self._recorder.folder.path
+        self.experiment_id: str = self._recorder.folder.run_id
+        self._cleaner = Cleaner(self._files.store_blob, Redactor() if self._settings.redact else None)
+        self._strict, self._async_mode = self._settings.strict, async_mode
+        self._warned, self._trees = Warned(), TreeLog()
+        self._driver: ThreadDriver | None = None
+        self._capturing: threading.Thread | None = None
+        self._status = "created"
+        self._prometheus_port: int | None = None
+        self._owner_pid = os.getpid()
+        self._key = next(_KEYS)
+        self._purpose = purpose
+        self._started_us = now_us()
+        self._record_start(purpose, tags)
+        _TRACKERS.add(self)
+        if auto_start:
+            self.start()
+
+    # ------------------------------------------------------------------ 1. life of the run
+
+    def start(self, strict: bool | None = None, prometheus_port: int | None = 8000) -> None:
+        """Capture environment and git, and begin to deliver (spec 1).
+
+        With ``async_mode=False`` it waits until MLflow answered, at most 30 s; with ``strict`` it raises if it did
+        not. A second call is a no-op with a warning.
+
+        Args:
+            strict: overrides the constructor's ``strict``; None leaves it.
+            prometheus_port: 0 to 65535, or None for no Prometheus. It is checked and recorded; this version serves
+                no Prometheus endpoint yet.
+
+        Raises:
+            ConfigurationError: ``prometheus_port`` is no port.
+            BackendUnreachableError: with ``strict``, a backend did not answer.
+        """
+        self._prometheus_port = _checked_port(prometheus_port)
+        if self._status != "created":
+            log.warning(
+                "start(): the run %s is %s already; nothing was done", self.experiment_id, self._status
+            )
+            return
+        if strict is not None:
+            self._strict = bool(strict)
+        self._status = "running"
+        self._capturing = threading.Thread(
+            target=self._capture_environment, name="lezea-capture", daemon=True
+        )
+        if self._settings.mode == "off":
+            return
+        self._capturing.start()
+        self._driver = build_driver(self._recorder, self._settings)
+        if self._driver is None:
+            return
+        self._driver.start()
+        if self._strict or not self._async_mode:
+            self._wait_for_backends(self._driver)
+
+    def end(self, status: str = "completed", reason: str | None = None) -> None:
+        """Write the summary, end the run and deliver what waits (spec 1).
+
+        One deadline (``close_timeout_s``, 10 s) holds for all of it; what is not delivered by then stays in the
+        journal, and a log line says which command ships it. A second call is a no-op with a warning.
+
+        Args:
+            status: ``completed``, ``failed`` or ``killed``.
+            reason: why, in words.
+
+        Raises:
+            ConfigurationError: *status* is none of the three.
+        """
+        if status not in STATUSES:
+            raise ConfigurationError(f"status is {status!r}; it must be one of {', '.join(STATUSES)}")
+        self._finish(status, reason, None)
+
+    def finalize_experiment(self) -> None:
+        """End the run as completed: the spec's other name of ``end`` (spec 1)."""
+        self.end()
+
+    def flush(self, timeout_s: float = 10.0) -> bool:
+        """Wait until all that was logged is delivered everywhere.
+
+        Returns:
+            False if *timeout_s* seconds passed first, or nothing delivers (before ``start``, offline).
+        """
+        driver = self._driver
+        return driver is not None and driver.flush(Deadline.after(timeout_s))
+
+    def __enter__(self) -> ExperimentTracker:
+        if self._status == "created":
+            self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._status not in ("created", "running"):
+            return
+        status, reason = _judge(error)
+        self._finish(status, reason, None if status == "completed" else error)
+
+    @property
+    def status(self) -> str:
+        """``created``, ``running``, then ``completed``, ``failed`` or ``killed``."""
+        return self._status
+
+    @property
+    def mlflow_run_id(self) -> str | None:
+        """MLflow's id of the run; None until MLflow has it."""
+        return self._sink_state("mlflow").get("run_id")
+
+    @property
+    def mlflow_url(self) -> str | None:
+        """The run's page; None until MLflow has it, and for a local store, whose page ``mlflow ui`` serves."""
+        return self._sink_state("mlflow").get("url")
+
+    def health(self) -> dict[str, Any]:
+        """Return what is wrong and what waits: counts by kind, and state by destination.
+
+        Returns:
+            ``status``, ``journal`` (records, lost, path), ``counts`` of everything that was rejected, changed or
+            lost, and ``sinks``: by name, state, delivered, waiting, rejected, failures by reason, last error.
+        """
+        driver = self._driver
+        with self._recorder.lock:
+            counts = dict(self._recorder.counts + self._cleaner.counts)
+        return {
+            "status": self._status,
+            "mode": self._settings.mode,
+            "driver": "thread" if driver is not None else None,
+            "journal": {
+                "path": str(self._recorder.folder.journal(self._recorder.wid)),
+                "records": self._recorder.seq,
+                "lost": counts.get("not_written", 0),
+            },
+            "counts": counts,
+            "sinks": driver.health() if driver is not None else {},
+        }
+
+    # ------------------------------------------------------------------ 2. scopes
+
+    def scope(self, level: str, id: object) -> Scope:
+        """Put what is logged inside the with-block under ``<level>:<id>`` (spec 2); scopes nest.
+
+        A new thread starts without a scope; ``bind`` carries the present one into it.
+        """
+        return Scope(self._key, self._cleaner.name(level), self._cleaner.name(id))
+
+    def builder_scope(self, builder_id: object) -> Scope:
+        """Scope of a builder: ``builder:<id>`` (spec 2)."""
+        return self.scope("builder", builder_id)
+
+    def tasker_scope(self, tasker_id: object) -> Scope:
+        """Scope of a tasker: ``tasker:<id>`` (spec 2)."""
+        return self.scope("tasker", tasker_id)
+
+    def algorithm_scope(self, algorithm_id: object) -> Scope:
+        """Scope of an algorithm: ``algorithm:<id>`` (spec 2)."""
+        return self.scope("algorithm", algorithm_id)
+
+    def network_scope(self, network_id: object) -> Scope:
+        """Scope of a network: ``network:<id>`` (spec 2)."""
+        return self.scope("network", network_id)
+
+    def layer_scope(self, layer_id: object) -> Scope:
+        """Scope of a layer: ``layer:<id>`` (spec 2)."""
+        return self.scope("layer", layer_id)
+
+    def bind(self, function: F) -> F:
+        """Return *function* so that it runs in the present scope, whichever thread calls it."""
+        inherited = Inherited(self._key)
+
+        @functools.wraps(function)
+        def bound(*args: Any, **kwargs: Any) -> Any:
+            before = inherited.enter()
+            try:
+                return function(*args, **kwargs)
+            finally:
+                inherited.leave(before)
+
+        return bound  # type: ignore[return-value]
+
+    # ------------------------------------------------------------------ daily life
+
+    def log_params(self, params: Mapping[str, Any]) -> None:
+        """Record parameters by name; nested mappings keep their structure (MLflow shows them joined by dots)."""
+        with self._call("log_params") as call:
+            call.record(ParamsLogged(params=call.needed_mapping("params", params)))
+        self._delivered()
+
+    def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
+        """Record numbers measured at *step*.
+
+        Args:
+            metrics: numbers by name; NaN and infinities are kept.
+            step: whole number from 0; without it each name gets its running count, from 1.
+        """
+        with self._call("log_metrics") as call:
+            good = call.metrics("metrics", metrics)
+            number = call.step("step", step)
+            for at, part in self._by_step(call, None, good, number):
+                call.record(MetricsLogged(metrics=part, step=at), auto=number is None)
+        self._delivered()
+
+    def log_artifact(self, path: str | os.PathLike[str], artifact_path: str | None = None) -> None:
+        """Record a file as it is now.
+
+        Args:
+            path: a file; it may be changed or removed after the call.
+            artifact_path: folder in MLflow to put it in; None: the run's top.
+        """
+        with self._call("log_artifact") as call:
+            captured = self._captured_file("path", path)
+            folder = (call.text("artifact_path", artifact_path) or "").strip("/")
+            name = Path(captured["path"]).name
+            call.record(ArtifactLogged(name=f"{folder}/{name}" if folder else name, **captured))
+        self._delivered()
+
+    def log_text(self, text: str, artifact_file: str) -> None:
+        """Record *text* as a file named *artifact_file*, for instance ``notes/plan.md``."""
+        with self._call("log_text") as call:
+            content = self._cleaner.text(text).encode()
+            self._record_content(call, artifact_file, content, "text")
+        self._delivered()
+
+    def log_dict(self, dictionary: Mapping[str, Any], artifact_file: str) -> None:
+        """Record a dictionary as a JSON file named *artifact_file*."""
+        import json
+
+        with self._call("log_dict") as call:
+            cleaned = call.needed_mapping("dictionary", dictionary)
+            content = json.dumps(cleaned, indent=2, ensure_ascii=False).encode()
+            self._record_content(call, artifact_file, content, "dict")
+        self._delivered()
+
+    def log_figure(self, figure: Any, artifact_file: str) -> None:
+        """Record a matplotlib or plotly figure as a file; the suffix of *artifact_file* chooses the format."""
+        with self._call("log_figure") as call:
+            try:
+                content = render_figure(figure, artifact_file)
+            except CannotCapture as error:
+                raise BadInput("figure", figure, str(error), TypeError) from None
+            self._record_content(call, artifact_file, content, "figure")
+        self._delivered()
+
+    # ------------------------------------------------------------------ 3. configuration
+
+    def log_lezea_config(
+        self,
+        tasker_population_size: int | None = None,
+        builder_population_size: int | None = None,
+        algorithm_type: str | None = None,
+        start_network_id: str | None = None,
+        hyperparameters: Mapping[str, Any] | None = None,
+        seeds: Mapping[str, int] | int | None = None,
+        initialization_scheme: str | None = None,
+    ) -> None:
+        """Record the configuration of the evolution (spec 3; LeZeA 1.4).
+
+        Args:
+            tasker_population_size: number of taskers.
+            builder_population_size: number of builders.
+            algorithm_type: for instance ``"SAC"``.
+            start_network_id: the network that evolution starts from.
+            hyperparameters: by name, nested as you like.
+            seeds: seeds by name.
+            initialization_scheme: how weights are initialised.
+        """
+        with self._call("log_lezea_config") as call:
+            if seeds is not None and not isinstance(seeds, Mapping):
+                seeds = {"global": seeds}
+            call.record(
+                LezeaConfigLogged(
+                    **present(
+                        tasker_population_size=call.step("tasker_population_size", tasker_population_size),
+                        builder_population_size=call.step("builder_population_size", builder_population_size),
+                        algorithm_type=call.text("algorithm_type", algorithm_type),
+                        start_network_id=call.text("start_network_id", start_network_id),
+                        hyperparameters=call.mapping("hyperparameters", hyperparameters),
+                        seeds=call.mapping("seeds", seeds),
+                        initialization_scheme=call.text("initialization_scheme", initialization_scheme),
+                    )
+                )
+            )
+        self._delivered()
+
+    def log_constraints(
+        self, runtime_limit_seconds: float | None = None, step_episode_limits: Any = None
+    ) -> None:
+        """Record the limits of the run: seconds of run time, and steps per episode (a number or by name)."""
+        with self._call("log_constraints") as call:
+            limit = call.number("runtime_limit_seconds", runtime_limit_seconds)
+            call.record(
+                ConstraintsLogged(
+                    **present(
+                        runtime_limit_seconds=limit, step_episode_limits=call.value(step_episode_limits)
+                    )
+                )
+            )
+        self._delivered()
+
+    # ------------------------------------------------------------------ 4. training
+
+    def log_training_step(
+        self,
+        step: int,
+        metrics: Mapping[str, Any],
+        data_split: str | None = None,
+        *,
+        sample_ids: Sequence[Any] | None = None,
+        modification_path: Any = None,
+        modification_statistics: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Record the metrics of one training step (spec 4; LeZeA 1.5).
+
+        If ``loss`` is among them, ``delta_loss`` = previous loss − this loss is added, per scope and split; it is
+        positive when the loss improved, and absent on the first.
+
+        Args:
+            step: whole number from 0, in any order.
+            metrics: numbers by name.
+            data_split: for instance ``train``, ``val``, ``test``; comes after the scope in the name.
+            sample_ids: the samples of this step.
+            modification_path: the modifications that led to the network, oldest first.
+            modification_statistics: figures about them, by name.
+        """
+        bare = data_split is None and sample_ids is None and modification_path is None
+        if bare and modification_statistics is None and type(step) is int and 0 <= step <= MAX_STEP:
+            plain = self._cleaner.plain_metrics(metrics)
+            if plain:
+                self._record_step({"step": step, "metrics": plain}, scopes_here().get(self._key, ()))
+                if self._driver is not None:
+                    self._delivered()
+                return
+        with self._call("log_training_step") as call:
+            good = call.metrics("metrics", metrics)
+            split = call.text("data_split", data_split)
+            number = call.step("step", step)
+            extras = present(
+                data_split=split,
+                sample_ids=call.value(sample_ids),
+                modification_path=call.value(modification_path),
+                modification_statistics=call.mapping("modification_statistics", modification_statistics),
+            )
+            for at, part in self._by_step(call, split, good, number):
+                self._record_step({"step": at, "metrics": part, **extras}, call.scope, auto=number is None)
+        self._delivered()
+
+    def log_modification_tree(
+        self,
+        step: int,
+        modifications: Sequence[Mapping[str, Any]],
+        statistics: Mapping[str, Any] | None = None,
+    ) -> list[str]:
+        """Record the modifications that builders proposed at a step (spec 4; LeZeA 1.5).
+
+        Args:
+            step: whole number from 0.
+            modifications: each a mapping; ``id``, ``parent_ids`` (several for a crossover), ``type``, ``accepted``,
+                ``score``, ``target`` and ``params`` are understood, all else is kept.
+            statistics: your own figures of the tree; size, roots, depth and acceptance are added as computed.
+
+        Returns:
+            The ids of the modifications, in their order; those without one were given one.
+        """
+        ids: list[str] = []
+        with self._call("log_modification_tree") as call:
+            cleaned = call.value(modifications)
+            if not isinstance(cleaned, list):
+                raise BadInput("modifications", modifications, "is no list of mappings", TypeError)
+            good = [item for item in cleaned if isinstance(item, dict)]
+            for index, item in enumerate(cleaned):
+                if not isinstance(item, dict):
+                    call.reject(f"modifications[{index}]", item, "is no mapping", TypeError)
+            at, own = call.step("step", step), call.mapping("statistics", statistics)
+            ids = self._trees.record(call, at, good, own)
+        self._delivered()
+        return ids
+
+    def log_modification_tree_stats(self, stats: Mapping[str, Any], step: int | None = None) -> None:
+        """Record statistics of the modification tree, for instance ``accept_rate`` and ``depth`` (spec 4)."""
+        self._log_stats("log_modification_tree_stats", ModificationTreeStatsLogged, "modtree", stats, step)
+
+    def log_modification_stats(self, stats: Mapping[str, Any], step: int | None = None) -> None:
+        """Record counts of modifications by kind, for instance ``crossover`` and ``mutation`` (spec 4)."""
+        self._log_stats("log_modification_stats", ModificationStatsLogged, "modification", stats, step)
+
+    def log_data_splits(
+        self,
+        train_ids: Iterable[Any],
+        val_ids: Iterable[Any] | None = None,
+        test_ids: Iterable[Any] | None = None,
+    ) -> None:
+        """Record which samples are for training, validation and test (spec 4)."""
+        with self._call("log_data_splits") as call:
+            splits = present(train=_listed(train_ids), val=_listed(val_ids), test=_listed(test_ids))
+            sizes = {name: _length(ids) for name, ids in splits.items()}
+            call.record(
+                DataSplitsLogged(
+                    **{f"{name}_ids": call.value(ids) for name, ids in splits.items()}, sizes=sizes
+                )
+            )
+        self._delivered()
+
+    def log_data_usage(self, sample_ids: Iterable[Any], epoch: int | None = None) -> None:
+        """Record which samples an epoch used (spec 4)."""
+        with self._call("log_data_usage") as call:
+            samples = _listed(sample_ids)
+            fields = present(epoch=call.step("epoch", epoch), count=_length(samples))
+            call.record(DataUsageLogged(sample_ids=call.value(samples), **fields))
+        self._delivered()
+
+    def log_data_score(self, sample_id: object, before_loss: float, after_loss: float) -> None:
+        """Record how relevant a sample was: its loss before and after training on it (spec 4).
+
+        ``delta`` = before − after is added, positive when the loss improved.
+        """
+        with self._call("log_data_score") as call:
+            before = call.needed_number("before_loss", before_loss)
+            after = call.needed_number("after_loss", after_loss)
+            call.record(
+                DataScoreLogged(
+                    sample_id=call.needed_text("sample_id", sample_id),
+                    before_loss=before,
+                    after_loss=after,
+                    delta=_difference(before, after),
+                )
+            )
+        self._delivered()
+
+    def log_delta_loss(self, epoch: int, loss: float, prev_loss: float) -> None:
+        """Record how the loss of an epoch compares with the one before (spec 4).
+
+        ``delta_loss`` = prev_loss − loss is added, positive when the loss improved.
+        """
+        with self._call("log_delta_loss") as call:
+            now, before = call.needed_number("loss", loss), call.needed_number("prev_loss", prev_loss)
+            number = call.step("epoch", epoch)
+            at = number if number is not None else self._next_step(call.scope, None, "delta_loss")
+            call.record(
+                DeltaLossLogged(epoch=at, loss=now, prev_loss=before, delta_loss=_difference(before, now)),
+                auto=number is None,
+            )
+        self._delivered()
+
+    # ------------------------------------------------------------------ 5. resources
+
+    def log_resource(
+        self,
+        component_id: object,
+        cpu: float | None = None,
+        gpu: float | None = None,
+        mem: float | None = None,
+    ) -> None:
+        """Record what a component uses now (spec 5; LeZeA 1.5.4).
+
+        Args:
+            component_id: for instance ``"tasker#0"``.
+            cpu: percent of one core.
+            gpu: percent of one GPU.
+            mem: memory in MB.
+        """
+        with self._call("log_resource") as call:
+            fields = present(
+                cpu_percent=call.number("cpu", cpu),
+                memory_mb=call.number("mem", mem),
+                gpu_util_percent=call.number("gpu", gpu),
+            )
+            call.record(ResourceLogged(component_id=call.needed_text("component_id", component_id), **fields))
+        self._delivered()
+
+    def log_component_resources(
+        self,
+        component_id: object,
+        component_type: str | None = None,
+        cpu_percent: float | None = None,
+        memory_mb: float | None = None,
+        gpu_util_percent: float | None = None,
+        io_operations: float | None = None,
+    ) -> None:
+        """Record what a component uses now, by kind of component (spec 5; LeZeA 1.5.4.1).
+
+        Args:
+            component_id: for instance ``"tasker#0"``.
+            component_type: for instance ``"tasker"``.
+            cpu_percent: percent of one core.
+            memory_mb: memory in MB.
+            gpu_util_percent: percent of one GPU.
+            io_operations: operations since the last call for this component.
+        """
+        with self._call("log_component_resources") as call:
+            fields = present(
+                component_type=call.text("component_type", component_type),
+                cpu_percent=call.number("cpu_percent", cpu_percent),
+                memory_mb=call.number("memory_mb", memory_mb),
+                gpu_util_percent=call.number("gpu_util_percent", gpu_util_percent),
+                io_operations=call.number("io_operations", io_operations),
+            )
+            call.record(ResourceLogged(component_id=call.needed_text("component_id", component_id), **fields))
+        self._delivered()
+
+    # ------------------------------------------------------------------ 6. checkpoints, datasets
+
+    def log_checkpoint(
+        self,
+        path: str | os.PathLike[str],
+        step: int | None = None,
+        *,
+        role: str | None = None,
+        metadata: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Record a checkpoint as it is now, so that it may be overwritten after the call (spec 6; LeZeA 1.5.5).
+
+        Args:
+            path: a file; copied up to ``capture_max_mb``, larger ones are recorded by reference.
+            step: whole number from 0.
+            role: for instance ``"best"``.
+            metadata: anything about it, by name.
+        """
+        with self._call("log_checkpoint") as call:
+            captured = self._captured_file("path", path)
+            fields = present(
+                step=call.step("step", step),
+                role=call.text("role", role),
+                metadata=call.mapping("metadata", metadata),
+            )
+            call.record(CheckpointLogged(name=Path(captured["path"]).name, **captured, **fields))
+        self._delivered()
+
+    def log_dataset_version(
+        self,
+        dataset_name: str,
+        version_tag: str | None = None,
+        dataset_path: str | os.PathLike[str] | None = None,
+        version_metadata: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Record the version of a dataset (spec 6; LeZeA 1.5.6).
+
+        Args:
+            dataset_name: for instance ``"imagenet"``.
+            version_tag: for instance ``"v1.0"``.
+            dataset_path: a file or folder; if it exists its content is fingerprinted.
+            version_metadata: anything about it, by name.
+        """
+        from lezea_mlops.capture.datasets import fingerprint_dataset
+
+        with self._call("log_dataset_version") as call:
+            fields = present(
+                version_tag=call.text("version_tag", version_tag),
+                version_metadata=call.mapping("version_metadata", version_metadata),
+            )
+            if dataset_path is not None:
+                fields["dataset_path"] = call.cleaner.text(os.fspath(dataset_path))
+                try:
+                    fields["fingerprint"] = call.value(fingerprint_dataset(Path(dataset_path)))
+                except OSError as error:
+                    call.reject("dataset_path", dataset_path, f"cannot be fingerprinted: {error}")
+            call.record(
+                DatasetVersionLogged(dataset_name=call.needed_text("dataset_name", dataset_name), **fields)
+            )
+        self._delivered()
+
+    # ------------------------------------------------------------------ 7. results
+
+    def log_results(
+        self,
+        result_dict: Mapping[str, Any] | None = None,
+        tasker_rewards: Mapping[str, Any] | None = None,
+        builder_rewards: Mapping[str, Any] | None = None,
+        action_outputs: Any = None,
+        step: int | None = None,
+    ) -> None:
+        """Record results of the run or of a step (spec 7; LeZeA 1.6).
+
+        Args:
+            result_dict: anything by name; numbers become metrics.
+            tasker_rewards: rewards by tasker.
+            builder_rewards: rewards by builder.
+            action_outputs: what was done; any value.
+            step: whole number from 0.
+        """
+        with self._call("log_results") as call:
+            fields = present(
+                result_dict=call.mapping("result_dict", result_dict),
+                tasker_rewards=call.mapping("tasker_rewards", tasker_rewards),
+                builder_rewards=call.mapping("builder_rewards", builder_rewards),
+                action_outputs=call.value(action_outputs),
+                step=call.step("step", step),
+            )
+            if fields.keys() - {"step"}:
+                call.record(ResultsLogged(**fields))
+        self._delivered()
+
+    def log_reward(self, tasker_id: object, reward: float, step: int | None = None) -> None:
+        """Record the reward of a tasker (spec 7); without *step* it gets its running count, from 1."""
+        with self._call("log_reward") as call:
+            value = call.needed_number("reward", reward)
+            tasker = call.needed_text("tasker_id", tasker_id)
+            number = call.step("step", step)
+            at = number if number is not None else self._next_step(call.scope, "reward", tasker)
+            call.record(RewardLogged(tasker_id=tasker, reward=value, step=at), auto=number is None)
+        self._delivered()
+
+    def log_reward_flow(
+        self,
+        source_id: object,
+        target_id: object,
+        source_type: str | NetworkType | None = None,
+        target_type: str | NetworkType | None = None,
+        reward: float = 0.0,
+        task_id: object | None = None,
+        step: int | None = None,
+    ) -> None:
+        """Record a reward that flowed between builders and taskers; without *step* it gets its running count."""
+        with self._call("log_reward_flow") as call:
+            value = call.needed_number("reward", reward)
+            target = call.needed_text("target_id", target_id)
+            number = call.step("step", step)
+            at = number if number is not None else self._next_step(call.scope, "reward", target)
+            fields = present(
+                source_type=call.text("source_type", source_type),
+                target_type=call.text("target_type", target_type),
+                task_id=call.text("task_id", task_id),
+            )
+            source = call.needed_text("source_id", source_id)
+            call.record(
+                RewardLogged(source_id=source, target_id=target, reward=value, step=at, **fields),
+                auto=number is None,
+            )
+        self._delivered()
+
+    # ------------------------------------------------------------------ populations, lineage
+
+    def log_population_snapshot(
+        self,
+        tasker_count: int,
+        builder_count: int,
+        generation: int,
+        fitness_scores: Mapping[str, float] | Sequence[float] | None = None,
+        diversity_metric: float | None = None,
+        step: int | None = None,
+    ) -> None:
+        """Record a generation of the population.
+
+        Args:
+            tasker_count: number of taskers.
+            builder_count: number of builders.
+            generation: whole number from 0.
+            fitness_scores: fitness by individual, or a list; higher is better.
+            diversity_metric: any measure of diversity.
+            step: whole number from 0; None: the generation.
+        """
+        with self._call("log_population_snapshot") as call:
+            counts = present(
+                tasker_count=call.step("tasker_count", tasker_count),
+                builder_count=call.step("builder_count", builder_count),
+                generation=call.step("generation", generation),
+                fitness_scores=call.value(fitness_scores),
+                diversity_metric=call.number("diversity_metric", diversity_metric),
+                step=call.step("step", step),
+            )
+            if counts:
+                call.record(PopulationLogged(**counts))
+        self._delivered()
+
+    def register_network(
+        self,
+        network_id: object,
+        network_type: str | NetworkType = NetworkType.TASKER,
+        parent_ids: Iterable[object] = (),
+        generation: int | None = None,
+        *,
+        architecture: Any = None,
+        metadata: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Record a network and its parents, one node of the lineage.
+
+        Args:
+            network_id: unique in the experiment.
+            network_type: tasker, builder or hybrid.
+            parent_ids: the networks it came from; several for a crossover, none for a first one.
+            generation: whole number from 0.
+            architecture: any description of it.
+            metadata: anything about it, by name.
+        """
+        with self._call("register_network") as call:
+            kind = call.text("network_type", network_type) or NetworkType.TASKER.value
+            if kind not in {member.value for member in NetworkType}:
+                call.reject(
+                    "network_type", network_type, "is none of tasker, builder, hybrid; it was kept as it is"
+                )
+            parents = [parent_ids] if isinstance(parent_ids, str) else list(parent_ids or ())
+            fields = present(
+                generation=call.step("generation", generation),
+                architecture=call.value(architecture),
+                metadata=call.mapping("metadata", metadata),
+            )
+            call.record(
+                NetworkRegistered(
+                    network_id=call.needed_text("network_id", network_id),
+                    network_type=kind,
+                    parent_ids=[call.cleaner.text(parent) for parent in parents],
+                    **fields,
+                )
+            )
+        self._delivered()
+
+    # ------------------------------------------------------------------ 8. business
+
+    def log_resource_cost(
+        self, cpu_hours: float | None = None, mem_gb: float | None = None, io_bytes: float | None = None
+    ) -> None:
+        """Record resources consumed: CPU hours, memory in GB, IO in bytes (spec 8; LeZeA 1.7)."""
+        with self._call("log_resource_cost") as call:
+            fields = present(
+                cpu_hours=call.number("cpu_hours", cpu_hours),
+                mem_gb=call.number("mem_gb", mem_gb),
+                io_bytes=call.number("io_bytes", io_bytes),
+            )
+            if fields:
+                call.record(ResourceCostLogged(**fields))
+        self._delivered()
+
+    def log_comment(self, text: str) -> None:
+        """Record a remark; it stands in the run's description (spec 8)."""
+        with self._call("log_comment") as call:
+            call.record(CommentLogged(text=call.needed_text("text", text)))
+        self._delivered()
+
+    def log_conclusion(self, text: str) -> None:
+        """Record what you conclude; it stands first in the run's description (spec 8)."""
+        with self._call("log_conclusion") as call:
+            call.record(ConclusionLogged(text=call.needed_text("text", text)))
+        self._delivered()
+
+    def log_business_metrics(self, resource_cost_eur: float | None = None, **metrics: Any) -> None:
+        """Record business numbers by name, for instance ``resource_cost_eur`` in EUR (spec 8)."""
+        with self._call("log_business_metrics") as call:
+            given = present(resource_cost_eur=resource_cost_eur) | metrics
+            call.record(BusinessMetricsLogged(metrics=call.needed_mapping("metrics", given)))
+        self._delivered()
+
+    # ------------------------------------------------------------------ environment
+
+    def log_environment_info(self, info: Mapping[str, Any] | None = None) -> None:
+        """Record facts about machine, program and packages (LeZeA 1.3).
+
+        Args:
+            info: your own facts; None: they are captured now (host, packages, GPUs).
+        """
+        with self._call("log_environment_info") as call:
+            facts = capture_environment(self._cleaner) if info is None else call.needed_mapping("info", info)
+            call.record(EnvironmentCaptured(facts=facts))
+        self._delivered()
+
+    def log_git_commit(self, path: str | os.PathLike[str] | None = None) -> None:
+        """Record commit, branch and state of a repository; None: the one around the present folder (LeZeA 1.3)."""
+        from lezea_mlops.capture.git import capture_git
+
+        with self._call("log_git_commit") as call:
+            facts = capture_git(None if path is None else Path(path))
+            call.record(EnvironmentCaptured(facts={"git": call.value(facts)}))
+        self._delivered()
+
+    # ------------------------------------------------------------------ 9. introspection
+
+    def get_experiment_summary(self) -> dict[str, Any]:
+        """Return what fits on a page: identity, times, last metrics, best individual, totals (spec 9)."""
+        with self._recorder.lock:
+            return self._identity() | self._recorder.figures.summary()
+
+    def get_experiment_data(self) -> dict[str, Any]:
+        """Return all running figures: params, every metric's figures, populations, data, costs (spec 9).
+
+        They are kept while calls pass, in bounded memory; ``partial`` tells when keys had to be let go. The full
+        history is the journal's (``lezea_mlops.journal.read_run``).
+        """
+        with self._recorder.lock:
+            return self._identity() | self._recorder.figures.as_dict()
+
+    def get_recommendations(self) -> list[dict[str, Any]]:
+        """Return advice with its evidence: ``rule``, ``severity``, ``message``, ``evidence`` (spec 9)."""
+        return recommend(self.get_experiment_data())
+
+    # ------------------------------------------------------------------ inside
+
+    def _call(self, name: str) -> Call:
+        scope: ScopePairs = scopes_here().get(self._key, ())
+        return Call(name, self._recorder, self._cleaner, scope, self._warned, self._strict)
+
+    def _delivered(self) -> None:
+        """Wait for delivery where the mode asks for it."""
+        if self._driver is not None and not self._async_mode:
+            self._driver.wait_for_call()
+
+    def _record_step(self, fields: dict[str, Any], scope: ScopePairs, auto: bool = False) -> None:
+        """Record the fields of a ``TrainingStepLogged``, with ``delta_loss`` if there is one.
+
+        The hot path: the event object itself is left out, for making it costs a tenth of the call.
+        """
+        recorder = self._recorder
+        lock = recorder.lock
+        # Called, not entered by ``with``: that alone would take twice as long as the lock itself.
+        lock.acquire()
+        try:
+            delta = recorder.figures.take_step(scope, fields)
+            if delta is not None:
+                fields["delta_loss"] = delta
+            recorder.write("training_step", fields, scope, auto)
+        finally:
+            lock.release()
+
+    def _next_step(self, scope: ScopePairs, split: str | None, name: str) -> int:
+        with self._recorder.lock:
+            return self._recorder.figures.series.group(scope, split).next_step(name)
+
+    def _by_step(
+        self, call: Call, split: str | None, metrics: dict[str, Any], step: int | None
+    ) -> Iterable[tuple[int, dict[str, Any]]]:
+        """Return metrics by step: all at *step*, or each name at its running count."""
+        if not metrics:
+            return ()
+        if step is not None:
+            return ((step, metrics),)
+        parts: dict[int, dict[str, Any]] = {}
+        for name, value in metrics.items():
+            parts.setdefault(self._next_step(call.scope, split, name), {})[name] = value
+        return tuple(parts.items())
+
+    def _log_stats(
+        self, name: str, kind: StatsEvent, prefix: str, stats: Mapping[str, Any], step: int | None
+    ) -> None:
+        with self._call(name) as call:
+            cleaned = call.needed_mapping("stats", stats)
+            number = call.step("step", step)
+            at = number if number is not None else self._next_step(call.scope, prefix, "")
+            call.record(kind(stats=cleaned, step=at), auto=number is None)
+            with self._recorder.lock:
+                group = self._recorder.figures.series.group(call.scope, prefix)
+                group.observe(at, {"": 0} | {n: v for n, v in cleaned.items() if as_number(v) is not None})
+        self._delivered()
+
+    def _captured_file(self, argument: str, path: str | os.PathLike[str]) -> dict[str, Any]:
+        try:
+            return self._files.file(path)
+        except (CannotCapture, TypeError) as error:
+            kind = TypeError if isinstance(error, TypeError) else ValueError
+            raise BadInput(argument, path, str(error), kind) from None
+
+    def _record_content(self, call: Call, artifact_file: str, content: bytes, role: str) -> None:
+        name = call.needed_text("artifact_file", artifact_file).strip("/")
+        try:
+            captured = self._files.content(content)
+        except CannotCapture as error:
+            raise BadInput("content", None, str(error)) from None
+        call.record(ArtifactLogged(path=name, name=name, role=role, **captured))
+
+    def _record_start(self, purpose: str, tags: Mapping[str, Any] | None) -> None:
+        with self._call("ExperimentTracker") as call:
+            fields = present(
+                purpose=call.text("purpose", purpose) or None, tags=call.mapping("tags", tags)
+            ) | describe_start(self._cleaner)
+            call.record(RunStarted(experiment_name=self._cleaner.text(self.experiment_name), **fields))
+        self._recorder.sync()
+
+    def _capture_environment(self) -> None:
+        self.log_environment_info()
+        self.log_git_commit()
+
+    def _wait_for_backends(self, driver: ThreadDriver) -> None:
+        wrong = driver.wait_until_reached(Deadline.after(self._settings.start_timeout_s))
+        if wrong and self._strict:
+            raise BackendUnreachableError(
+                f"strict start: {'; '.join(wrong)}. All calls are in {self.run_dir} nevertheless; start the backend, "
+                "or start without strict"
+            )
+
+    def _finish(self, status: str, reason: str | None, error: BaseException | None) -> None:
+        if self._status not in ("created", "running"):
+            log.warning("end(): the run %s is %s already; nothing was done", self.experiment_id, self._status)
+            return
+        if os.getpid() != self._owner_pid:
+            # A forked child closes its own file; only the process that began the run ends it.
+            self._recorder.close()
+            return
+        deadline = Deadline.after(self._settings.close_timeout_s)
+        if self._capturing is not None and self._capturing.ident is not None:
+            self._capturing.join(deadline.left_s())
+        self._status = status
+        with self._recorder.lock:
+            summary = self._recorder.figures.summary()
+            fields = present(
+                reason=reason, error=_described(error, self._cleaner), summary=self._cleaner.clean(summary),
+                duration_ms=(now_us() - self._started_us) // 1000,
+            )  # fmt: skip
+            self._recorder.record(RunFinished(status=status, **fields))
+            self._recorder.late = True
+        self._recorder.sync()
+        if self._driver is not None:
+            self._close_driver(self._driver, deadline)
+        self._recorder.close()
+
+    def _close_driver(self, driver: ThreadDriver, deadline: Deadline) -> None:
+        driver.close(deadline)
+        for shipper in driver.shippers:
+            if waiting := driver.waiting(shipper):
+                log.warning(
+                    "%d records wait in %s for %s; ship them with: lezea sync %s",
+                    waiting, self.run_dir, shipper.sink.name, self.experiment_id,
+                )  # fmt: skip
+
+    def _sink_state(self, name: str) -> dict[str, Any]:
+        driver = self._driver
+        if driver is None:
+            return {}
+        return next((shipper.sink_state for shipper in driver.shippers if shipper.sink.name == name), {})
+
+    def _identity(self) -> dict[str, Any]:
+        return {
+            "experiment_id": self.experiment_id,
+            "experiment_name": self.experiment_name,
+            "purpose": self._purpose,
+            "status": self._status,
+            "attempt": self._recorder.attempt,
+            "duration_s": (now_us() - self._started_us) / 1e6,
+        }
+
+    def _after_fork_in_child(self) -> None:
+        # The driver's threads stayed in the parent; it ships what this process writes.
+        self._driver = None
+        self._warned = Warned()
+
+
+_KEYS = itertools.count(1)
+_TRACKERS: weakref.WeakSet[ExperimentTracker] = weakref.WeakSet()
+
+
+def _checked_name(name: Any) -> str:
+    if not isinstance(name, str) or not name.strip():
+        raise ConfigurationError(
+            f'experiment_name is {name!r}; it must be text that is not empty, such as "Demo"'
+        )
+    return name
+
+
+def _checked_port(port: Any) -> int | None:
+    if port is None:
+        return None
+    if isinstance(port, bool) or not isinstance(port, int) or not 0 <= port <= 65535:
+        raise ConfigurationError(
+            f"prometheus_port is {port!r}; it must be a whole number from 0 (any free port) to 65535, or None for off"
+        )
+    return port
+
+
+def _judge(error: BaseException | None) -> tuple[str, str | None]:
+    """Return status and reason of a with-block that ended by *error*."""
+    if error is None or isinstance(error, GeneratorExit):
+        return "completed", None
+    if isinstance(error, KeyboardInterrupt):
+        return "killed", "KeyboardInterrupt"
+    if isinstance(error, SystemExit):
+        failed = error.code not in (None, 0)
+        return ("failed" if failed else "completed"), f"SystemExit({error.code!r})"
+    return "failed", f"{type(error).__name__}: {error}"
+
+
+def _described(error: BaseException | None, cleaner: Cleaner) -> dict[str, str] | None:
+    if error is None:
+        return None
+    return {
+        "type": type(error).__name__,
+        "message": cleaner.text(str(error)),
+        "traceback": cleaner.text("".join(traceback.format_exception(error))),
+    }
+
+
+def _difference(before: int | float | str, after: int | float | str) -> int | float | str:
+    """Return before − after; NaN where a side is not finite."""
+    if isinstance(before, str) or isinstance(after, str):
+        return "NaN"
+    return before - after
+
+
+def _listed(ids: Any) -> Any:
+    """Return ids as something that has a length; text counts as one id."""
+    if ids is None or element_count(ids) is not None:
+        return ids
+    return [ids] if isinstance(ids, (str, bytes)) else list(ids)
+
+
+def _length(ids: Any) -> int:
+    count = element_count(ids)
+    return len(ids) if count is None else count
+
+
+def _end_open_trackers() -> None:
+    """End what was forgotten, at interpreter exit; an uncaught exception was recorded by the interpreter."""
+    interactive = hasattr(sys, "ps1") or bool(sys.flags.interactive)
+    error = None if interactive else getattr(sys, "last_value", None)
+    for tracker in list(_TRACKERS):
+        if tracker.status in ("created", "running") and tracker._owner_pid == os.getpid():
+            status, reason = _judge(error)
+            tracker._finish(status, reason or "interpreter exit", error)
+
+
+def _after_fork_in_child() -> None:
+    for tracker in list(_TRACKERS):
+        tracker._after_fork_in_child()
+
+
+atexit.register(_end_open_trackers)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)

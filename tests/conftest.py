@@ -1,0 +1,158 @@
+"""What all tests share: a clean environment, run folders, and real servers that end with the test."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+# MLflow reports its use to its makers by default; a test run contacts nobody.
+os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
+
+ROOT = Path(__file__).resolve().parent.parent
+TEST_ALL = os.environ.get("LEZEA_TEST_ALL") == "1"
+SERVER_START_S = 120
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Leave slow and chaos tests to runs that ask for all."""
+    if TEST_ALL:
+        return
+    leave = pytest.mark.skip(reason="slow; runs with LEZEA_TEST_ALL=1")
+    for item in items:
+        if {"slow", "chaos"} & set(item.keywords):
+            item.add_marker(leave)
+
+
+def missing(part: str) -> None:
+    """A part that a test needs is not here: an error where all must be tested, else a loud skip."""
+    if TEST_ALL:
+        pytest.fail(f"{part} is missing, and LEZEA_TEST_ALL=1 asks for every test")
+    pytest.skip(f"{part} is missing; not tested")
+
+
+@pytest.fixture(autouse=True)
+def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """No test sees the settings of the machine, or writes outside its own folder."""
+    for name in list(os.environ):
+        if name.startswith(("LEZEA_", "RANK", "LOCAL_RANK", "SLURM_", "OMPI_")) and name != "LEZEA_TEST_ALL":
+            monkeypatch.delenv(name)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.chdir(tmp_path)
+
+
+def free_port() -> int:
+    """Return a port on loopback that was free a moment ago."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+class MlflowServer:
+    """A real ``mlflow server`` on loopback with a SQLite store of its own; it can be stopped and started again."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.port = free_port()
+        self.uri = f"http://127.0.0.1:{self.port}"
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Start, and wait until it answers."""
+        command = [
+            sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(self.port), "--workers", "1",
+            "--backend-store-uri", f"sqlite:///{self.folder}/mlflow.db",
+            "--artifacts-destination", str(self.folder / "artifacts"),
+        ]  # fmt: skip
+        environment = os.environ | {
+            "MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+        }  # fmt: skip
+        log = (self.folder / "server.log").open("ab")
+        self._process = subprocess.Popen(
+            command, env=environment, cwd=self.folder, stdout=log, stderr=log, start_new_session=True
+        )
+        log.close()
+        self._wait_until_ready()
+
+    def _wait_until_ready(self) -> None:
+        give_up = time.monotonic() + SERVER_START_S
+        while time.monotonic() < give_up:
+            assert self._process is not None and self._process.poll() is None, self._log()
+            try:
+                with urllib.request.urlopen(f"{self.uri}/health", timeout=5):
+                    return
+            except OSError:
+                # Not a test of time: a server says that it is ready by answering, and in no other way.
+                time.sleep(0.1)
+        raise AssertionError(f"mlflow server did not answer within {SERVER_START_S} s: {self._log()}")
+
+    def _log(self) -> str:
+        return (self.folder / "server.log").read_text()[-2_000:]
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send a signal to the server and its workers."""
+        assert self._process is not None
+        os.killpg(self._process.pid, number)
+
+    def stop(self) -> None:
+        """Kill it; what it stored stays."""
+        if self._process is not None:
+            self.signal(signal.SIGKILL)
+            self._process.wait()
+            self._process = None
+
+
+@pytest.fixture
+def mlflow_server(tmp_path: Path) -> Iterator[MlflowServer]:
+    """A server of the test's own, started."""
+    folder = tmp_path / "server"
+    folder.mkdir()
+    server = MlflowServer(folder)
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="session")
+def prepared_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A SQLite store whose tables were made once: making them takes seconds."""
+    path = tmp_path_factory.mktemp("store") / "mlflow.db"
+    code = f"from mlflow import MlflowClient; MlflowClient('sqlite:///{path}').search_experiments()"
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+    return path
+
+
+@pytest.fixture
+def mlflow_store(prepared_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The URI of a SQLite store of the test's own, in the environment as the tracking URI."""
+    path = tmp_path / "mlflow.db"
+    shutil.copyfile(prepared_store, path)
+    uri = f"sqlite:///{path}"
+    monkeypatch.setenv("LEZEA_MLFLOW_TRACKING_URI", uri)
+    return uri
+
+
+@pytest.fixture
+def run_python(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Return a function that runs Python code in an interpreter and a folder of its own."""
+
+    def run(
+        code: str, *, check: bool = True, timeout_s: float = 120, **environment: str
+    ) -> subprocess.CompletedProcess[str]:
+        path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
+        return subprocess.run(
+            [sys.executable, "-c", code], cwd=tmp_path, env=os.environ | {"PYTHONPATH": path} | environment,
+            capture_output=True, text=True, check=check, timeout=timeout_s,
+        )  # fmt: skip
+
+    return run

@@ -206,7 +206,10 @@ def evaluated(network: Network, samples: Samples) -> Score:
 
 
 class _Adam:
-    """Adam with decoupled weight decay, and with moments that live for one training, because surgery between trainings changes the shapes."""
+    """Adam with decoupled weight decay.
+
+    Its moments live for one training only, because surgery between trainings changes the shapes.
+    """
 
     def __init__(self, arrays: list[Array], learning_rate: float) -> None:
         self._arrays = arrays

@@ -340,12 +340,10 @@ def _print_summary(run: TrackedEvolution, recommendations: list[dict[str, Any]])
     print(f"Cost       {used.cpu_s:.1f} CPU seconds in {used.wall_s:.1f} s, {_cost_eur(used):.6f} EUR\n")
     print("\n".join(table_of(run.evolution)))
     print("\nRecommendations" if recommendations else "\nNo recommendations")
-    times = Counter(entry["rule"] for entry in recommendations)
-    for entry in {
-        entry["rule"]: entry for entry in reversed(recommendations)
-    }.values():  # the first of each rule
-        more = f" (and {times[entry['rule']] - 1} more like it)" if times[entry["rule"]] > 1 else ""
-        print(f"  [{entry['severity']}] {entry['rule']}: {entry['message']}{more}")
+    for rule, count in Counter(entry["rule"] for entry in recommendations).items():
+        entry = next(entry for entry in recommendations if entry["rule"] == rule)
+        more = f" (and {count - 1} more like it)" if count > 1 else ""
+        print(f"  [{entry['severity']}] {rule}: {entry['message']}{more}")
     print(f"\n{events} events in {journal}")
     print("Look at the run with:")
     print(f"  mlflow ui --backend-store-uri sqlite:///{Path('mlflow.db').resolve().as_posix()}")
@@ -354,9 +352,9 @@ def _print_summary(run: TrackedEvolution, recommendations: list[dict[str, Any]])
 
 
 def _positive(text: str) -> int:
-    if (value := int(text)) < 1:
-        raise ValueError
-    return value
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"expected a whole number from 1 up, found {text!r}")
+    return int(text)
 
 
 def _settings(arguments: Sequence[str] | None) -> Settings:

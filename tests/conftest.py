@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
@@ -86,14 +87,15 @@ class MlflowServer:
 
     def _wait_until_ready(self) -> None:
         give_up = time.monotonic() + SERVER_START_S
+        assert self._process is not None
         while time.monotonic() < give_up:
-            assert self._process is not None and self._process.poll() is None, self._log()
             try:
                 with urllib.request.urlopen(f"{self.uri}/health", timeout=5):
                     return
             except OSError:
-                # Not a test of time: a server says that it is ready by answering, and in no other way.
-                time.sleep(0.1)
+                # It says that it is ready by answering and in no other way; until then watch that it lives.
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    raise AssertionError(f"ended with {self._process.wait(0.1)}: {self._log()}") from None
         raise AssertionError(f"mlflow server did not answer within {SERVER_START_S} s: {self._log()}")
 
     def _log(self) -> str:

@@ -6,8 +6,9 @@ Importing this package costs nothing: each public name is loaded when it is firs
 from __future__ import annotations
 
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
 
+# Type checkers take this name for true; importing it from ``typing`` would cost most of this package's import.
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from lezea_mlops.tracker import ExperimentTracker, NetworkType
 
@@ -17,7 +18,7 @@ __all__ = ["ExperimentTracker", "NetworkType", "__version__"]
 _HOME_OF = {"ExperimentTracker": "lezea_mlops.tracker", "NetworkType": "lezea_mlops.tracker"}
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> object:
     if name not in _HOME_OF:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(_HOME_OF[name]), name)

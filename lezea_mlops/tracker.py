@@ -949,7 +949,7 @@ class ExperimentTracker:
         # Called, not entered by ``with``: that alone would take twice as long as the lock itself.
         lock.acquire()
         try:
-            delta = recorder.figures.take_step(scope, fields)
+            delta = recorder.series.take_step(scope, fields.get("data_split"), fields["step"], fields["metrics"])
             if delta is not None:
                 fields["delta_loss"] = delta
             recorder.write("training_step", fields, scope, auto)
@@ -1033,6 +1033,7 @@ class ExperimentTracker:
         if self._capturing is not None and self._capturing.ident is not None:
             self._capturing.join(deadline.left_s())
         self._status = status
+        self._recorder.finish_folds()
         with self._recorder.lock:
             summary = self._recorder.figures.summary()
             fields = present(

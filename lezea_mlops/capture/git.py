@@ -236,9 +236,12 @@ def _first_remote(settings: _Answer) -> _Answer:
 
 
 def _filter_names(settings: bytes | None) -> set[bytes]:
-    """Return the ``lfs`` of ``filter.lfs.clean``, for every filter of the configuration."""
-    names = {name.removeprefix(b"filter.") for name, _ in _entries(settings) if name.startswith(b"filter.")}
-    return {name.rpartition(b".")[0] for name in names} - {b""}
+    """Return the ``lfs`` of ``filter.lfs.clean``, for every filter of the configuration.
+
+    A filter may have the empty name: ``filter..clean``. ``filter.clean`` is no filter, for it has no name at all.
+    """
+    names = [name.removeprefix(b"filter.") for name, _ in _entries(settings) if name.startswith(b"filter.")]
+    return {name.rpartition(b".")[0] for name in names if b"." in name}
 
 
 def _read_dirty(tree: _Git, filters: set[bytes]) -> tuple[bool | None, str]:
@@ -290,7 +293,7 @@ def without_credentials(url: str) -> str:
     """Return the URL of a remote without user name, password and query; a local path stays as it is."""
     if "://" in url:
         # Anywhere, not only at the start: helpers nest URLs, as in `persistent-https::https://user:key@host/`.
-        return re.sub(r"(://)[^/?#]*@", r"\1", url).partition("?")[0]
+        return re.sub(r"(://)[^/]*@", r"\1", url).partition("?")[0]
     host, colon, path = url.partition(":")
     # `user@host:path` is a host only where no slash comes before the colon.
     return f"{host.rpartition('@')[2]}:{path}" if colon and "/" not in host else url

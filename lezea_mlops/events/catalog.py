@@ -346,6 +346,22 @@ class LogLine(_InScope):
     msg: str
 
 
+class FoldLogged(_InScope):
+    """The values that many individuals of a ``level`` logged of one metric at one step, as one."""
+
+    type: ClassVar[str] = "fold"
+    __slots__ = ()
+    level: str
+    metric: str
+    step: int
+    count: int
+    mean: Number
+    min: Number
+    max: Number
+    best_id: str
+    split: str | None = None
+
+
 class RejectedInput(_InScope):
     """What a call brought that could not be taken, with the reason; the rest of the call was kept."""
 
@@ -376,7 +392,7 @@ CLASS_OF_TYPE: dict[str, type[Event]] = {
         ModificationStatsLogged, DataSplitsLogged, DataUsageLogged, DataScoreLogged, ResourceLogged,
         CheckpointLogged, ArtifactLogged, DatasetVersionLogged, ResultsLogged, RewardLogged,
         PopulationLogged, NetworkRegistered, ResourceCostLogged, BusinessMetricsLogged, CommentLogged,
-        ConclusionLogged, EnvironmentCaptured, StatusChanged, LogLine, RejectedInput, Gap,
+        ConclusionLogged, EnvironmentCaptured, StatusChanged, LogLine, FoldLogged, RejectedInput, Gap,
     )
 }  # fmt: skip
 

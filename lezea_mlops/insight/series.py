@@ -9,6 +9,8 @@ from typing import Any
 from lezea_mlops._bounded import MAX_KEYS, BoundedTable
 
 ScopePairs = tuple[tuple[str, str], ...]
+_INFINITE = math.inf
+
 GroupKey = tuple[ScopePairs, "str | None"]
 
 
@@ -100,7 +102,7 @@ class SeriesGroup:
         if previous is None or "delta_loss" in metrics:
             return None
         delta = previous - loss
-        if not -math.inf < delta < math.inf:
+        if not -_INFINITE < delta < _INFINITE:
             return None
         (figures.get("delta_loss") or self._new("delta_loss", delta)).observe(step, delta)
         return delta  # type: ignore[no-any-return]
@@ -125,11 +127,13 @@ class SeriesTable:
     """All metrics of a run, at most *limit* names; the least recently used group leaves first.
 
     Attributes:
+        steps: training steps that were taken.
         evicted: names that had to leave.
+        names_seen: names there were so far; one that left and came back counts twice.
     """
 
     def __init__(self, limit: int = MAX_KEYS) -> None:
-        self.evicted = 0
+        self.steps = self.evicted = self.names_seen = 0
         self._limit = limit
         self._names = 0
         self._last_scope: ScopePairs = ()
@@ -139,16 +143,24 @@ class SeriesTable:
 
     def group(self, scope: ScopePairs, split: str | None) -> SeriesGroup:
         """Return the group of *scope* and *split*, new if need be."""
-        if scope is self._last_scope and split is self._last_split and self._last_group is not None:
-            # The same as in the call before, hence the most recently used.
-            return self._last_group
         group = self._groups[scope, split]
         self._last_scope, self._last_split, self._last_group = scope, split, group
         return group
 
+    def take_step(
+        self, scope: ScopePairs, split: str | None, step: int, metrics: Mapping[str, Any]
+    ) -> float | None:
+        """Take the metrics of a training step, and return their ``delta_loss``; see ``SeriesGroup.take_step``."""
+        self.steps += 1
+        # The same group as in the call before is the most recently used one already.
+        if scope is self._last_scope and split is self._last_split and self._last_group is not None:
+            return self._last_group.take_step(step, metrics)
+        return self.group(scope, split).take_step(step, metrics)
+
     def name_added(self, group: SeriesGroup) -> None:
         """Make room after *group* gained a name."""
         self._names += 1
+        self.names_seen += 1
         if self._names <= self._limit:
             return
         oldest = self._groups.pop_oldest() if len(self._groups) > 1 else group

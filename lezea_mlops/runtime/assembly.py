@@ -14,7 +14,6 @@ from lezea_mlops.runtime.driver import ThreadDriver
 from lezea_mlops.runtime.files import FileCapture
 from lezea_mlops.runtime.recorder import OffRecorder, Recorder
 from lezea_mlops.sinks.base import Sink
-from lezea_mlops.sinks.mlflow import MlflowSink
 
 _RANK_VARIABLES = ("RANK", "SLURM_PROCID", "OMPI_COMM_WORLD_RANK", "LOCAL_RANK")
 
@@ -30,6 +29,9 @@ class Parts:
 
 def build_sinks(settings: Settings) -> list[Sink]:
     """Return the sinks that the settings ask for; none of them connects yet."""
+    # Imported here: a run that delivers nothing need not load what speaks to servers.
+    from lezea_mlops.sinks.mlflow import MlflowSink
+
     return [MlflowSink(settings.mlflow_tracking_uri, settings.mlflow_artifact_location)]
 
 

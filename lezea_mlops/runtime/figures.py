@@ -19,12 +19,11 @@ class RunFigures:
     """Streaming aggregates over a run's events, in bounded memory.
 
     Attributes:
-        events: how many events of each type there were.
         series: figures of every metric.
     """
 
     def __init__(self) -> None:
-        self.events: dict[str, int] = {}
+        self._events: dict[str, int] = {}
         self.series = SeriesTable()
         self._data = DataUsage()
         self._resources = ResourceTotals()
@@ -64,21 +63,16 @@ class RunFigures:
 
     def observe(self, type_name: str, fields: Fields, scope: ScopePairs, ts: int) -> None:
         """Take one event, logged at *ts* (UTC microseconds)."""
-        self.count(type_name)
+        if type_name != "training_step":
+            self._events[type_name] = self._events.get(type_name, 0) + 1
         handle = self._handlers.get(type_name)
         if handle is not None:
             handle(fields, scope, ts)
 
-    def count(self, type_name: str) -> None:
-        """Count one event of a type."""
-        self.events[type_name] = self.events.get(type_name, 0) + 1
-
-    def take_step(self, scope: ScopePairs, fields: Fields) -> float | None:
-        """Take a training step that is about to be recorded, and return its ``delta_loss``."""
-        events = self.events
-        events["training_step"] = events.get("training_step", 0) + 1
-        group = self.series.group(scope, fields.get("data_split"))
-        return group.take_step(fields["step"], fields["metrics"])
+    @property
+    def events(self) -> dict[str, int]:
+        """How many events of each type there were."""
+        return self._events | ({"training_step": self.series.steps} if self.series.steps else {})
 
     def read(self, records: Iterable[Envelope]) -> RunFigures:
         """Take the records of a journal, and return itself."""
@@ -91,7 +85,7 @@ class RunFigures:
         """Return all figures by name; ``partial`` tells that a table had to let keys go."""
         resources, data = self._resources.as_dict(), self._data.as_dict()
         return {
-            "events": dict(self.events),
+            "events": self.events,
             "params": {name: value[0] for name, value in self._params.items()},
             "metrics": self.series.as_dict(),
             "modifications": self._modifications.as_dict(),
@@ -125,8 +119,9 @@ class RunFigures:
 
     def _training_step(self, fields: Fields, scope: ScopePairs, ts: int) -> None:
         metrics = fields.get("metrics")
-        if isinstance(metrics, Mapping) and "$blob" not in metrics:
-            self.series.group(scope, fields.get("data_split")).take_step(fields.get("step", 0), metrics)
+        if not isinstance(metrics, Mapping) or "$blob" in metrics:
+            metrics = {}
+        self.series.take_step(scope, fields.get("data_split"), fields.get("step", 0), metrics)
 
     def _metrics(self, fields: Fields, scope: ScopePairs, ts: int) -> None:
         metrics = fields.get("metrics")

@@ -13,10 +13,14 @@ from typing import Any
 from lezea_mlops._clock import now_us
 from lezea_mlops.errors import JournalError, LineTooLongError
 from lezea_mlops.events import Event, encode_json
+from lezea_mlops.evolution import Folds
 from lezea_mlops.journal import JournalWriter, RunFolder
 from lezea_mlops.runtime.figures import RunFigures, ScopePairs
 
 log = logging.getLogger("lezea_mlops")
+
+# Above so many metric names the values of builders and taskers are folded too.
+MAX_NAMES_APART = 1_000
 
 StoreBlob = Callable[[bytes], "dict[str, Any]"]
 
@@ -27,6 +31,7 @@ class Recorder:
     Attributes:
         lock: held while an event is numbered and written; the facade holds it to derive values from the last ones.
         figures: running figures of what was recorded.
+        series: those of the metrics.
         counts: what went wrong or was changed, by kind.
         late: the run has ended; what comes now is marked so.
     """
@@ -34,12 +39,14 @@ class Recorder:
     def __init__(self, folder: RunFolder, wid: str, durability: str, store_blob: StoreBlob) -> None:
         self.lock = threading.RLock()
         self.figures = RunFigures()
+        self.series = self.figures.series
         self.counts: Counter[str] = Counter()
         self.late = False
         self.folder = folder
         self.wid = wid
         self._durability = durability
         self._store_blob = store_blob
+        self._folds = Folds()
         self._writer: JournalWriter | None = JournalWriter(folder, wid, durability=durability)
         self.attempt = self._writer.attempt
         self._last_seq = 0
@@ -85,11 +92,28 @@ class Recorder:
         except JournalError as error:
             self._lost(error)
             return
+        if (
+            self.figures.series.names_seen > MAX_NAMES_APART
+            and scope
+            and type_name in ("training_step", "metric")
+        ):
+            self._fold(fields, scope)
         if self._failing:
             self._failing = False
             log.warning(
                 "the journal in %s takes records again; a gap record tells what is missing", self.folder.path
             )
+
+    def finish_folds(self) -> None:
+        """Record the folds that are still open; at the end of a run."""
+        with self.lock:
+            for event in self._folds.finish():
+                self.record(event)
+
+    def _fold(self, fields: Mapping[str, Any], scope: ScopePairs) -> None:
+        # From here on a destination need not show every individual; it is shown them together.
+        for event in self._folds.take(fields, scope):
+            self.record(event)
 
     def sync(self) -> None:
         """Fsync the journal, whatever the file system says of it."""
@@ -156,11 +180,13 @@ class OffRecorder(Recorder):
     def __init__(self, folder: RunFolder) -> None:
         self.lock = threading.RLock()
         self.figures = RunFigures()
+        self.series = self.figures.series
         self.counts = Counter()
         self.late = False
         self.folder = folder
         self.wid = "main"
         self.attempt = 1
+        self._folds = Folds()
         self._writer = None
         self._last_seq = 0
 

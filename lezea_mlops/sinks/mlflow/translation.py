@@ -184,7 +184,8 @@ def _run_finished(record: Envelope, p: Payload, out: Translation) -> None:
     if p.get("summary") is not None:
         out.texts.append(TextFile("summary.json", _dump(p["summary"])))
         resources = p["summary"].get("resources") if isinstance(p["summary"], Mapping) else None
-        _numbers(record, resources, 0, out, "resources/total")
+        if isinstance(resources, Mapping) and resources.get("samples"):
+            _numbers(record, resources, 0, out, "resources/total")
 
 
 def _param(record: Envelope, p: Payload, out: Translation) -> None:
@@ -201,12 +202,6 @@ def _training_step(record: Envelope, p: Payload, out: Translation) -> None:
     folder = escape(split) if split else ""
     _numbers(record, p.get("metrics"), step, out, folder)
     _numbers(record, {"delta_loss": p.get("delta_loss")}, step, out, folder)
-    details = {
-        name: p[name] for name in ("sample_ids", "modification_path", "modification_statistics") if name in p
-    }
-    if details:
-        path = f"steps/{_scope_folder(record)}step_{step}{'_' + file_part(split) if split else ''}.json"
-        out.texts.append(TextFile(path, _dump(details)))
     _numbers(record, p.get("modification_statistics"), step, out, "modification")
 
 
@@ -323,8 +318,10 @@ def _population(record: Envelope, p: Payload, out: Translation) -> None:
     )
 
 
-def _network(record: Envelope, p: Payload, out: Translation) -> None:
-    out.texts.append(TextFile(f"networks/{file_part(str(p.get('network_id')))}.json", _dump(_own_fields(p))))
+def _fold(record: Envelope, p: Payload, out: Translation) -> None:
+    split = f"{escape(p['split'])}/" if p.get("split") else ""
+    folder = f"population/{one_part(str(p.get('level')))}/{split}{escape(str(p.get('metric')))}"
+    _numbers(record, {name: p.get(name) for name in ("mean", "min", "max", "count")}, p.get("step"), out, folder)
 
 
 def _resource_cost(record: Envelope, p: Payload, out: Translation) -> None:
@@ -382,7 +379,7 @@ _HANDLERS: dict[str, Callable[[Envelope, Payload, Translation], None]] = {
     "result": _result,
     "reward": _reward,
     "population": _population,
-    "network": _network,
+    "fold": _fold,
     "resource_cost": _resource_cost,
     "business": _business,
     "comment": _text("comment"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import uuid
 from dataclasses import dataclass
@@ -14,6 +15,8 @@ from lezea_mlops.runtime.driver import ThreadDriver
 from lezea_mlops.runtime.files import FileCapture
 from lezea_mlops.runtime.recorder import OffRecorder, Recorder
 from lezea_mlops.sinks.base import Sink
+
+log = logging.getLogger("lezea_mlops")
 
 _RANK_VARIABLES = ("RANK", "SLURM_PROCID", "OMPI_COMM_WORLD_RANK", "LOCAL_RANK")
 
@@ -37,7 +40,11 @@ def build_sinks(settings: Settings) -> list[Sink]:
 
 def build_driver(recorder: Recorder, settings: Settings) -> ThreadDriver | None:
     """Return the driver of the mode; None where the journal waits for ``lezea sync``."""
-    return ThreadDriver(recorder, build_sinks(settings)) if settings.mode == "online" else None
+    if settings.mode != "online":
+        return None
+    if settings.courier == "process":
+        log.warning("courier is 'process', and this version has no courier process yet; a thread delivers")
+    return ThreadDriver(recorder, build_sinks(settings))
 
 
 def assemble(settings: Settings, resume: str | None) -> Parts:

@@ -14,18 +14,18 @@ from lezea_mlops.events import Cleaner, Redactor
 def describe_start(cleaner: Cleaner) -> dict[str, Any]:
     """Return ``source`` and ``env`` of a ``run_started`` event: what costs nothing to know."""
     entrypoint = sys.argv[0] if sys.argv and sys.argv[0] else "<interactive>"
+    user = os.environ.get("USER") or os.environ.get("LOGNAME")
+    is_file = os.path.exists(entrypoint)
+    env = {
+        "python_version": platform.python_version(),
+        "platform": sys.platform,
+        "hostname": cleaner.text(platform.node()),
+        "pid": os.getpid(),
+        "user": cleaner.text(user) if user else None,
+    }
     return {
-        "source": {
-            "entrypoint": cleaner.text(
-                str(Path(entrypoint).absolute()) if os.path.exists(entrypoint) else entrypoint
-            )
-        },
-        "env": {
-            "python_version": platform.python_version(),
-            "platform": sys.platform,
-            "hostname": cleaner.text(platform.node()),
-            "pid": os.getpid(),
-        },
+        "source": {"entrypoint": cleaner.text(Path(entrypoint).absolute() if is_file else entrypoint)},
+        "env": {name: value for name, value in env.items() if value is not None},
     }
 
 

@@ -223,6 +223,7 @@ def test_only_origin_is_the_remote(folder: Path, git: Git) -> None:
         ("https://host/lab/repo.git", "https://host/lab/repo.git"),
         ("https://token@host/repo", "https://host/repo"),
         ("https://user:p@ss@host:8443/repo", "https://host:8443/repo"),
+        ("https://user:p#s?s@host/repo", "https://host/repo"),
         ("https://host/repo.git?private_token=abc", "https://host/repo.git"),
         ("https://host/group/@scope/repo", "https://host/group/@scope/repo"),
         ("ssh://git@host:2222/repo", "ssh://host:2222/repo"),
@@ -359,7 +360,7 @@ def test_a_file_system_monitor_does_not_run(folder: Path, git: Git, hostile: Pat
 
 @pytest.mark.usefixtures("commit")
 @pytest.mark.parametrize("setting", ["clean", "process"])
-@pytest.mark.parametrize("name", ["trap", "Trap.2"])
+@pytest.mark.parametrize("name", ["trap", "Trap.2", ""])
 def test_a_filter_does_not_run(
     folder: Path, git: Git, hostile: Path, marker: Path, setting: str, name: str
 ) -> None:

@@ -1,9 +1,10 @@
 """Names for MLflow: whatever a user calls a metric, MLflow takes it, and the name comes back.
 
 MLflow allows ``/``, letters, digits, ``_``, ``.``, ``-``, space and ``:`` in at most 250 characters, and refuses
-what a path would normalise away (``a//b``, ``/a``, ``a/``, ``..``). Anything else becomes ``_xHEX_``,
-the escape of ISO 9075-14 and of .NET's XmlConvert: ``tasker#0`` is shown as ``tasker_x23_0``. A literal ``_x`` that
-could be taken for an escape has its underscore escaped. Names longer than 250 become head and digest, and a tag holds the whole name.
+what a path would normalise away (``a//b``, ``/a``, ``a/``, ``..``). Anything else becomes ``_xHEX_``, the escape
+of ISO 9075-14 and of .NET's XmlConvert: ``tasker#0`` is shown as ``tasker_x23_0``. A literal ``_x`` that could be
+taken for an escape has its underscore escaped. Names longer than 250 become head and digest, and a tag holds the
+whole name.
 """
 
 from __future__ import annotations

@@ -167,7 +167,9 @@ def _run_started(record: Envelope, p: Payload, out: Translation) -> None:
     out.tags |= {"lezea.attempt": str(record.att)}
     if source.get("entrypoint"):
         out.tags |= {"mlflow.source.name": source["entrypoint"], "mlflow.source.type": "LOCAL"}
-    out.tags |= {f"lezea.{name}": str(value) for name, value in env.items() if name != "pid"}
+    out.tags |= {f"lezea.{name}": str(env[name]) for name in ("python_version", "platform", "hostname") if name in env}
+    if env.get("user"):
+        out.tags["mlflow.user"] = str(env["user"])
     if p.get("purpose"):
         out.note = ("purpose", p["purpose"])
 

@@ -12,14 +12,16 @@ ScopePairs = tuple[tuple[str, str], ...]
 _INFINITE = math.inf
 
 GroupKey = tuple[ScopePairs, "str | None"]
+# The integers that a line of the journal can hold.
+_INT_RANGE = range(-(2**63), 2**64)
 
 
 class Figures:
     """What is known of one metric; non-finite values are counted and otherwise left out."""
 
     __slots__ = (
-        "count", "first", "last", "last_step", "maximum", "maximum_step", "minimum", "minimum_step",
-        "nonfinite", "total",
+        "count", "count_when_looked_at", "first", "last", "last_step", "maximum", "maximum_step", "minimum",
+        "minimum_step", "nonfinite", "total",
     )  # fmt: skip
 
     def __init__(self, first: Any) -> None:
@@ -30,6 +32,8 @@ class Figures:
         self.minimum, self.minimum_step = math.inf, 0
         self.maximum, self.maximum_step = -math.inf, 0
         self.total = 0.0
+        # A name that was logged once is the first to leave, see ``SeriesTable``.
+        self.count_when_looked_at = 1
 
     def observe(self, step: int, value: Any) -> None:
         """Take one more value; the text of a non-finite number counts as such."""
@@ -42,6 +46,8 @@ class Figures:
         self.total += value
         if value < self.minimum:
             self.minimum, self.minimum_step = value, step
+            if self.first is None:
+                self.first = value
         if value > self.maximum:
             self.maximum, self.maximum_step = value, step
 
@@ -63,11 +69,18 @@ class Figures:
 
 
 class SeriesGroup:
-    """The metrics of one scope and split, and the last loss among them."""
+    """The metrics of one scope and split, and the last loss among them.
 
-    __slots__ = ("figures", "previous_loss", "_table")
+    Attributes:
+        figures: by name of the metric.
+        previous_loss: what the next ``delta_loss`` is measured from.
+        calls: where a call's step is not counted by name: how many calls there were.
+    """
+
+    __slots__ = ("calls", "figures", "previous_loss", "_table")
 
     def __init__(self, table: SeriesTable) -> None:
+        self.calls = 0
         self.figures: dict[str, Figures] = {}
         self.previous_loss: float | None = None
         self._table = table
@@ -93,6 +106,9 @@ class SeriesGroup:
             known.total += value
             if value < known.minimum:
                 known.minimum, known.minimum_step = value, step
+                # The first finite value is always the least so far.
+                if known.first is None:
+                    known.first = value
             if value > known.maximum:
                 known.maximum, known.maximum_step = value, step
         loss = metrics.get("loss")
@@ -122,55 +138,69 @@ class SeriesGroup:
         known = self.figures.get(name)
         return 1 if known is None else known.count + 1
 
+    def let_one_go(self) -> None:
+        """Remove the name that came first of those that were not logged since this was asked last."""
+        figures = self.figures
+        while True:
+            name, oldest = next(iter(figures.items()))
+            del figures[name]
+            if oldest.count == oldest.count_when_looked_at:
+                return
+            # It is in use: it goes to the end, and leaves when it comes up again without having been logged.
+            oldest.count_when_looked_at = oldest.count
+            figures[name] = oldest
+
 
 class SeriesTable:
     """All metrics of a run, at most *limit* names; the least recently used group leaves first.
 
+    Where all names stand in one group, those leave first that were not logged for long.
+
     Attributes:
-        steps: training steps that were taken.
         evicted: names that had to leave.
-        names_seen: names there were so far; one that left and came back counts twice.
     """
 
     def __init__(self, limit: int = MAX_KEYS) -> None:
-        self.steps = self.evicted = self.names_seen = 0
+        self.evicted = 0
         self._limit = limit
         self._names = 0
         self._last_scope: ScopePairs = ()
         self._last_split: str | None = None
         self._last_group: SeriesGroup | None = None
-        self._groups: BoundedTable[GroupKey, SeriesGroup] = BoundedTable(lambda: SeriesGroup(self), limit)
+        # Groups leave by ``_let_group_go``, which counts their names, hence one more than there may be.
+        self._groups: BoundedTable[GroupKey, SeriesGroup] = BoundedTable(lambda: SeriesGroup(self), limit + 1)
 
     def group(self, scope: ScopePairs, split: str | None) -> SeriesGroup:
         """Return the group of *scope* and *split*, new if need be."""
+        if scope is self._last_scope and split is self._last_split and self._last_group is not None:
+            # The same as in the call before, hence the most recently used.
+            return self._last_group
         group = self._groups[scope, split]
         self._last_scope, self._last_split, self._last_group = scope, split, group
+        if len(self._groups) > self._limit:
+            self._let_group_go()
         return group
 
-    def take_step(
-        self, scope: ScopePairs, split: str | None, step: int, metrics: Mapping[str, Any]
-    ) -> float | None:
-        """Take the metrics of a training step, and return their ``delta_loss``; see ``SeriesGroup.take_step``."""
-        self.steps += 1
-        # The same group as in the call before is the most recently used one already.
-        if scope is self._last_scope and split is self._last_split and self._last_group is not None:
-            return self._last_group.take_step(step, metrics)
-        return self.group(scope, split).take_step(step, metrics)
-
     def name_added(self, group: SeriesGroup) -> None:
-        """Make room after *group* gained a name."""
+        """Make room after *group*, the most recently used one, gained a name."""
         self._names += 1
-        self.names_seen += 1
-        if self._names <= self._limit:
-            return
-        oldest = self._groups.pop_oldest() if len(self._groups) > 1 else group
-        if oldest is group:
-            del group.figures[next(iter(group.figures))]
-            leaving = 1
-        else:
-            leaving = len(oldest.figures)
-        self._names -= leaving
-        self.evicted += leaving
+        while self._names > self._limit:
+            if len(self._groups) > 1:
+                self._let_group_go()
+            else:
+                group.let_one_go()
+                self._names -= 1
+                self.evicted += 1
+
+    def restart(self) -> None:
+        """Begin a new attempt: its first losses are compared with none of the attempt before."""
+        for _, group in self._groups.items():
+            group.previous_loss = None
+
+    def _let_group_go(self) -> None:
+        names = len(self._groups.pop_oldest().figures)
+        self._names -= names
+        self.evicted += names
 
     def as_dict(self) -> dict[str, dict[str, Any]]:
         """Return the figures of every metric by ``<scope>/<split>/<name>``."""

@@ -6,26 +6,30 @@ import logging
 import os
 import sys
 import threading
-from collections.abc import Mapping
+import traceback
+from collections.abc import Callable, Mapping
+from enum import Enum
 from pathlib import Path
 from reprlib import Repr
 from types import TracebackType
 from typing import Any
 
-from lezea_mlops.events import Cleaner, Event, NotANumber, RejectedInput, clean_number
+from lezea_mlops.events import Cleaner, Event, NotANumber, RejectedInput, clean_number, element_count
 from lezea_mlops.runtime.figures import ScopePairs
 from lezea_mlops.runtime.recorder import Recorder
 
 log = logging.getLogger("lezea_mlops")
 
 MAX_STEP = 2**63 - 1
-_SHORT = Repr()
-_SHORT.maxstring = _SHORT.maxother = 200
+# How deep a value is taken apart to find the one item of it that raises.
+MAX_SEARCH_DEPTH = 10
+# Beyond so many bits Python refuses to write an integer out.
+MAX_SHOWN_BITS = 1_000
 _PACKAGE = str(Path(__file__).resolve().parent.parent) + os.sep
 
 
 class BadInput(Exception):
-    """An argument without which nothing of the call can be kept."""
+    """An argument that cannot be taken; raised where nothing of the call can be kept without it."""
 
     def __init__(self, argument: str, value: Any, reason: str, kind: type[Exception] = ValueError) -> None:
         super().__init__(reason)
@@ -52,18 +56,37 @@ class Call:
     """Collects the arguments of one call; as a context manager it absorbs what they did wrong.
 
     On leaving, every bad argument is journaled as ``rejected_input``, counted, and warned about once per kind and
-    place. With ``strict`` the first one then raises ``TypeError`` or ``ValueError``.
+    place. Where the call recorded nothing, the first of them carries the good arguments as ``rest``, so that no good
+    value is lost. With ``strict`` the first one then raises ``TypeError`` or ``ValueError``.
+
+    Args:
+        name: the method that was called.
+        recorder: where its event goes.
+        cleaner: cleans its values.
+        scope: the scopes of the call.
+        warned: what was warned about before.
+        strict: mistakes raise.
+        given: arguments by name, needed only where the call may end up recording nothing.
     """
 
     def __init__(
-        self, name: str, recorder: Recorder, cleaner: Cleaner, scope: ScopePairs, warned: Warned, strict: bool
+        self,
+        name: str,
+        recorder: Recorder,
+        cleaner: Cleaner,
+        scope: ScopePairs,
+        warned: Warned,
+        strict: bool,
+        given: Mapping[str, Any],
     ) -> None:
         self.name = name
         self.scope = scope
         self.recorder = recorder
         self.cleaner = cleaner
+        self.recorded = False
         self._warned = warned
         self._strict = strict
+        self._given = given
         self._bad: list[BadInput] = []
 
     def __enter__(self) -> Call:
@@ -73,11 +96,11 @@ class Call:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> bool:
         if isinstance(error, BadInput):
-            self._bad.append(error)
+            if error not in self._bad:
+                self._bad.append(error)
         elif isinstance(error, Exception):
             # An object of the user's whose own methods raise, or a fault of ours: neither may stop the training.
-            log.debug("%s: an unexpected error", self.name, exc_info=error)
-            self._bad.append(BadInput("*", None, f"{type(error).__name__}: {error}", type(error)))
+            self._raised("*", None, error)
         elif error is not None:
             return False
         if self._bad:
@@ -85,8 +108,12 @@ class Call:
         return error is not None
 
     def record(self, event: Event, *, auto: bool = False) -> None:
-        """Record *event* in the scope of the call."""
-        self.recorder.record(event, self.scope, auto=auto)
+        """Record *event* in the scope of the call; one without any field says nothing, and is set aside."""
+        if event.fields:
+            self.recorded = True
+            self.recorder.record(event, self.scope, auto=auto)
+        elif not self._bad:
+            self.reject("*", None, "nothing was given")
 
     def reject(self, argument: str, value: Any, reason: str, kind: type[Exception] = ValueError) -> None:
         """Set *argument* aside and go on with the rest of the call."""
@@ -94,12 +121,10 @@ class Call:
 
     def step(self, argument: str, value: Any) -> int | None:
         """Return a step as an integer from 0; None if there is none, or a bad one, which is set aside."""
-        if value is None:
-            return None
-        try:
-            number = clean_number(value)
-        except NotANumber as error:
-            self.reject(argument, value, f"{error} (a whole number from 0)", TypeError)
+        if type(value) is int and 0 <= value <= MAX_STEP:
+            return value
+        number = self._number(argument, value, " (a whole number from 0)")
+        if number is None:
             return None
         if isinstance(number, str) or number != int(number):
             self.reject(argument, value, "is no whole number")
@@ -110,27 +135,32 @@ class Call:
         return int(number)
 
     def metrics(self, argument: str, value: Any) -> dict[str, Any]:
-        """Return the good numbers by name; the others are set aside.
-
-        Raises:
-            BadInput: it is no mapping, or nothing in it is good.
-        """
+        """Return the good numbers by name; the others are set aside."""
         if not isinstance(value, Mapping):
-            raise BadInput(argument, value, "is no mapping of names to numbers", TypeError)
-        good, bad = self.cleaner.metrics(value)
+            self.reject(argument, value, "is no mapping of names to numbers", TypeError)
+            return {}
+        found, error = _attempt(self.cleaner.metrics, value)
+        if error is not None:
+            found = self._metrics_one_by_one(argument, value)
+        good, bad = found
         for name, item, reason in bad:
             self.reject(f"{argument}[{name!r}]", item, reason, TypeError)
+        return good  # type: ignore[no-any-return]
+
+    def needed_metrics(self, argument: str, value: Any) -> dict[str, Any]:
+        """Return the good numbers by name, where the call says nothing without one.
+
+        Raises:
+            BadInput: all of them are bad.
+        """
+        good = self.metrics(argument, value)
+        if not good and self._bad:
+            raise self._bad[-1]
         return good
 
     def number(self, argument: str, value: Any) -> int | float | str | None:
         """Return a number; None if there is none, or a bad one, which is set aside."""
-        if value is None:
-            return None
-        try:
-            return clean_number(value)
-        except NotANumber as error:
-            self.reject(argument, value, str(error), TypeError)
-            return None
+        return self._number(argument, value)
 
     def needed_number(self, argument: str, value: Any) -> int | float | str:
         """Return a number without which the call says nothing.
@@ -138,20 +168,24 @@ class Call:
         Raises:
             BadInput: it is none.
         """
-        try:
-            return clean_number(value)
-        except NotANumber as error:
-            raise BadInput(argument, value, str(error), TypeError) from None
+        if value is None:
+            raise BadInput(argument, value, "is None, and a number was expected", TypeError)
+        number = self._number(argument, value)
+        if number is None:
+            raise self._bad[-1]
+        return number
 
     def mapping(self, argument: str, value: Any) -> dict[str, Any] | None:
         """Return a mapping, cleaned; None if there is none, or something else, which is set aside."""
         if value is None:
             return None
-        try:
-            return self.cleaner.clean_mapping(value)
-        except TypeError as error:
-            self.reject(argument, value, str(error), TypeError)
-            return None
+        cleaned = self.value(argument, value)
+        if isinstance(cleaned, dict) and (isinstance(value, Mapping) or not _is_marked(cleaned)):
+            return cleaned
+        if cleaned is not None:
+            reason = f"is of type {type(value).__name__}, and a mapping of names to values was expected"
+            self.reject(argument, value, reason, TypeError)
+        return None
 
     def needed_mapping(self, argument: str, value: Any) -> dict[str, Any]:
         """Return a mapping without which the call says nothing.
@@ -159,55 +193,197 @@ class Call:
         Raises:
             BadInput: it is none.
         """
-        try:
-            return self.cleaner.clean_mapping(value)
-        except TypeError as error:
-            raise BadInput(argument, value, str(error), TypeError) from None
+        if value is None:
+            raise BadInput(
+                argument, value, "is None, and a mapping of names to values was expected", TypeError
+            )
+        cleaned = self.mapping(argument, value)
+        if cleaned is None:
+            raise self._bad[-1]
+        return cleaned
 
     def text(self, argument: str, value: Any) -> str | None:
         """Return text; a number or another plain object is written out; None stays None."""
-        return None if value is None else self.cleaner.text(getattr(value, "value", value))
+        if value is None:
+            return None
+        plain = value.value if isinstance(value, Enum) else value
+        return self._converted(argument, value, lambda _: self.cleaner.text(plain))
 
     def needed_text(self, argument: str, value: Any) -> str:
         """Return text without which the call says nothing.
 
         Raises:
-            BadInput: it is None or empty.
+            BadInput: it is None, empty or cannot be written out.
         """
         text = self.text(argument, value)
-        if not text:
-            raise BadInput(argument, value, "is empty, and text was expected")
-        return text
+        if text:
+            return text
+        if text is None and value is not None:
+            raise self._bad[-1]
+        raise BadInput(
+            argument,
+            value,
+            "is None, and text was expected" if value is None else "is empty, and text was expected",
+        )
 
-    def value(self, value: Any) -> Any:
-        """Return any value, cleaned."""
-        return self.cleaner.clean(value)
+    def ids(self, argument: str, value: Any) -> Any:
+        """Return ids as something that has a length; one text is one id; None if there are none, or bad ones.
+
+        Arrays and sets stay what they are, for ``value`` knows how to clean them.
+        """
+        if value is None or isinstance(value, (list, tuple, set, frozenset)):
+            return value
+        if isinstance(value, (str, bytes)):
+            return [value]
+        if element_count(value) is not None:
+            return value
+        if not callable(getattr(value, "__iter__", None)):
+            reason = f"is of type {type(value).__name__}, and a list of ids was expected"
+            self.reject(argument, value, reason, TypeError)
+            return None
+        return self._converted(argument, value, list)
+
+    def value(self, argument: str, value: Any, depth: int = 0) -> Any:
+        """Return any value, cleaned; items of it that raise are set aside."""
+        cleaned, error = _attempt(self.cleaner.clean, value)
+        if error is None:
+            return cleaned
+        if depth < MAX_SEARCH_DEPTH and isinstance(value, Mapping):
+            return self._items_one_by_one(argument, value, depth)
+        if depth < MAX_SEARCH_DEPTH and isinstance(value, (list, tuple)):
+            found = (self.value(f"{argument}[{index}]", item, depth + 1) for index, item in enumerate(value))
+            return [item for item in found if item is not None]
+        self._raised(argument, value, error)
+        return None
+
+    def _items_one_by_one(self, argument: str, value: Mapping[Any, Any], depth: int) -> dict[str, Any]:
+        cleaned: dict[str, Any] = {}
+        for key, item in list(value.items()):
+            place = f"{argument}[{shorten(key)}]"
+            # Cleaned together with its key, whose name may say that it is a secret.
+            pair, error = _attempt(self.cleaner.clean, {key: item})
+            if error is None:
+                cleaned |= pair
+                continue
+            name = self._converted(place, key, self.cleaner.name)
+            inside = None if name is None else self.value(place, item, depth + 1)
+            if inside is not None:
+                cleaned[name] = inside
+        return cleaned
+
+    def _metrics_one_by_one(
+        self, argument: str, value: Mapping[Any, Any]
+    ) -> tuple[dict[str, Any], list[tuple[str, Any, str]]]:
+        good: dict[str, Any] = {}
+        bad: list[tuple[str, Any, str]] = []
+        for key, item in list(value.items()):
+            one, error = _attempt(self.cleaner.metrics, {key: item})
+            if error is not None:
+                self._raised(f"{argument}[{shorten(key)}]", item, error)
+                continue
+            good |= one[0]
+            bad += one[1]
+        return good, bad
+
+    def _number(self, argument: str, value: Any, hint: str = "") -> int | float | str | None:
+        if value is None:
+            return None
+        number, error = _attempt(clean_number, value)
+        if isinstance(error, NotANumber):
+            self.reject(argument, value, f"{error}{hint}", TypeError)
+        elif error is not None:
+            self._raised(argument, value, error)
+        return number  # type: ignore[no-any-return]
+
+    def _converted(self, argument: str, value: Any, convert: Callable[[Any], Any]) -> Any:
+        """Return what *convert* makes of *value*; None where it raises, and then the argument is set aside."""
+        converted, error = _attempt(convert, value)
+        if error is not None:
+            self._raised(argument, value, error)
+        return converted
+
+    def _raised(self, argument: str, value: Any, error: Exception) -> None:
+        """Set an argument aside because its own methods raised *error*."""
+        log.debug("%s(): %s raised", self.name, argument, exc_info=error)
+        bad = BadInput(argument, value, f"raised {message_of(error)}", type(error))
+        bad.__cause__ = error
+        self._bad.append(bad)
 
     def _tell(self) -> None:
+        first = self._bad[0]
+        rest = {} if self.recorded else self._rest()
+        place = _place_of_call()
         for bad in self._bad:
             shown = shorten(bad.value)
-            self.recorder.counts["rejected_input"] += 1
-            self.recorder.record(
-                RejectedInput(
-                    call=self.name, argument=bad.argument, value=self.cleaner.text(shown), reason=bad.reason
-                ),
-                self.scope,
-            )
-            place = _place_of_call()
-            if self._warned.first((self.name, bad.argument.partition("[")[0], bad.reason, place)):
+            fields = {
+                "call": self.name,
+                "argument": self.cleaner.name(bad.argument),
+                "value": self.cleaner.text(shown),
+                "reason": self.cleaner.text(bad.reason),
+            }
+            if rest and bad is first:
+                fields["rest"] = rest
+            with self.recorder.lock:
+                self.recorder.counts["rejected_input"] += 1
+                self.recorder.record(RejectedInput.of(fields), self.scope)
+            # What stands behind the colon differs from case to case of one mistake.
+            mistake = bad.reason.partition(":")[0]
+            if self._warned.first((self.name, bad.argument.partition("[")[0], mistake, place)):
                 log.warning(
                     "%s: %s(): %s %s (%s). The rest of the call was kept",
                     place, self.name, bad.argument, bad.reason, shown,
                 )  # fmt: skip
         if self._strict:
-            first = self._bad[0]
-            kind = first.kind if issubclass(first.kind, (TypeError, ValueError)) else ValueError
-            raise kind(f"{self.name}(): {first.argument} {first.reason} ({shorten(first.value)})")
+            kind = TypeError if issubclass(first.kind, TypeError) else ValueError
+            raise kind(
+                f"{self.name}(): {first.argument} {first.reason} ({shorten(first.value)})"
+            ) from first.__cause__
+
+    def _rest(self) -> dict[str, Any]:
+        """Return the good arguments of a call that recorded nothing."""
+        bad = {bad.argument.partition("[")[0] for bad in self._bad}
+        cleaned = {
+            name: self.value(name, value)
+            for name, value in self._given.items()
+            if value is not None and name not in bad
+        }
+        return {name: value for name, value in cleaned.items() if value is not None}
 
 
-def shorten(value: Any) -> str:
-    """Return a short description of *value*, whatever it is and however large."""
-    return _SHORT.repr(value)
+class _Shortener(Repr):
+    """Short descriptions of values of any kind and size, which never raise."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.maxstring = self.maxother = 200
+
+    def repr_int(self, x: int, level: int) -> str:
+        if x.bit_length() > MAX_SHOWN_BITS:
+            return f"<an integer of {x.bit_length()} bits>"
+        return super().repr_int(x, level)
+
+
+shorten = _Shortener().repr
+
+
+def _attempt(convert: Callable[[Any], Any], value: Any) -> tuple[Any, Exception | None]:
+    """Return what *convert* makes of a user's value, or the error: an object may raise anything when looked at."""
+    try:
+        return convert(value), None
+    except Exception as error:  # noqa: BLE001 (one of the two places where all is absorbed: the facade)
+        return None, error
+
+
+def message_of(error: BaseException) -> str:
+    """Return kind and message of *error* in one text, also where its own ``__str__`` raises."""
+    lines = traceback.format_exception_only(error)
+    # A syntax error begins with its place, and notes follow the message.
+    return next((line for line in lines if not line.startswith(" ")), "").rstrip() or type(error).__name__
+
+
+def _is_marked(cleaned: Mapping[str, Any]) -> bool:
+    """Tell whether a cleaned value is an object only because JSON has no word for what it was."""
+    return any(name.startswith("$") for name in cleaned)
 
 
 def _place_of_call() -> str:

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from lezea_mlops._bounded import BoundedTable
 from lezea_mlops.accounting import CostTotals, ResourceTotals
-from lezea_mlops.events import Envelope
+from lezea_mlops.events import Envelope, as_number
 from lezea_mlops.evolution import ModificationCounts, PopulationHistory
 from lezea_mlops.insight import DataUsage, SeriesTable
 
 ScopePairs = tuple[tuple[str, str], ...]
 Fields = Mapping[str, Any]
+
+# Of a value that is kept as it was logged, such as a parameter: so many values inside it, and so long a text.
+MAX_VALUES_KEPT = 1_000
+MAX_TEXT_KEPT = 10_000
 
 
 class RunFigures:
@@ -32,7 +36,9 @@ class RunFigures:
         self._population = PopulationHistory()
         self._params: BoundedTable[str, list[Any]] = BoundedTable(lambda: [None])
         self._facts: dict[str, Any] = {}
+        self._cut = False
         self._handlers: dict[str, Callable[[Fields, ScopePairs, int], None]] = {
+            "run_started": lambda fields, scope, ts: self.series.restart(),
             "training_step": self._training_step,
             "metric": self._metrics,
             "delta_loss": lambda fields, scope, ts: self._one(
@@ -49,6 +55,8 @@ class RunFigures:
             "resource_cost": lambda fields, scope, ts: self._costs.observe_cost(fields),
             "business": lambda fields, scope, ts: self._costs.observe_business(fields),
             "modification_tree": lambda fields, scope, ts: self._modifications.observe(fields),
+            "modification_tree_stats": lambda fields, scope, ts: self._stats(scope, "modtree", fields),
+            "modification_stats": lambda fields, scope, ts: self._stats(scope, "modification", fields),
             "population": lambda fields, scope, ts: self._population.observe(fields),
             "network": lambda fields, scope, ts: self._population.observe_network(fields),
             "checkpoint": lambda fields, scope, ts: self._remember(
@@ -82,21 +90,22 @@ class RunFigures:
         return self
 
     def as_dict(self) -> dict[str, Any]:
-        """Return all figures by name; ``partial`` tells that a table had to let keys go."""
-        resources, data = self._resources.as_dict(), self._data.as_dict()
-        return {
-            "events": self.events,
-            "params": {name: value[0] for name, value in self._params.items()},
-            "metrics": self.series.as_dict(),
+        """Return all figures by name; ``partial`` tells that a table had to let keys go, or a value was cut."""
+        tables = {
             "modifications": self._modifications.as_dict(),
             "population": self._population.as_dict(),
-            "data": data,
-            "resources": resources,
+            "data": self._data.as_dict(),
+            "resources": self._resources.as_dict(),
             "costs": self._costs.as_dict(),
+        }
+        partial = [table.pop("partial") for table in tables.values()]
+        return {
+            "events": dict(self.events),
+            "params": {name: value[0] for name, value in self._params.items()},
+            "metrics": self.series.as_dict(),
+            **tables,
             **self._facts,
-            "partial": bool(
-                self.series.evicted or self._params.evicted or resources["partial"] or data["partial"]
-            ),
+            "partial": bool(self.series.evicted or self._params.evicted or self._cut or any(partial)),
         }
 
     def summary(self) -> dict[str, Any]:
@@ -118,15 +127,17 @@ class RunFigures:
         }
 
     def _training_step(self, fields: Fields, scope: ScopePairs, ts: int) -> None:
-        metrics = fields.get("metrics")
-        if not isinstance(metrics, Mapping) or "$blob" in metrics:
-            metrics = {}
-        self.series.take_step(scope, fields.get("data_split"), fields.get("step", 0), metrics)
+        group = self.series.group(scope, fields.get("data_split"))
+        group.take_step(fields.get("step", 0), _object(fields, "metrics"))
 
     def _metrics(self, fields: Fields, scope: ScopePairs, ts: int) -> None:
-        metrics = fields.get("metrics")
-        if isinstance(metrics, Mapping) and "$blob" not in metrics:
-            self.series.group(scope, None).observe(fields.get("step", 0), metrics)
+        self.series.group(scope, None).observe(fields.get("step", 0), _object(fields, "metrics"))
+
+    def _stats(self, scope: ScopePairs, prefix: str, fields: Fields) -> None:
+        numbers = {n: v for n, v in _object(fields, "stats").items() if as_number(v) is not None}
+        group = self.series.group(scope, prefix)
+        group.calls += 1
+        group.observe(fields.get("step", 0), numbers)
 
     def _one(self, scope: ScopePairs, step: Any, name: str, fields: Fields) -> None:
         if name in fields:
@@ -137,12 +148,53 @@ class RunFigures:
         self.series.group(scope, "reward").observe(fields.get("step", 0), {str(target): fields.get("reward")})
 
     def _parameters(self, fields: Fields, scope: ScopePairs, ts: int) -> None:
-        for name, value in fields.get("params", {}).items():
-            self._params[name][0] = value
+        for name, value in _object(fields, "params").items():
+            self._params[name][0] = self._brief(value)
 
     def _config(self, fields: Fields, scope: ScopePairs, ts: int) -> None:
         config = self._facts.setdefault("config", {})
-        config.update({name: value for name, value in fields.items() if name not in ("run_id", "scope")})
+        own = {name: value for name, value in fields.items() if name not in ("run_id", "scope")}
+        config.update({name: self._brief(value) for name, value in own.items()})
 
     def _remember(self, name: str, fields: Fields, wanted: tuple[str, ...]) -> None:
-        self._facts[name] = {field: fields[field] for field in wanted if field in fields}
+        self._facts[name] = {field: self._brief(fields[field]) for field in wanted if field in fields}
+
+    def _brief(self, value: Any) -> Any:
+        """Return a copy of a cleaned value that holds no more than is bearable to keep."""
+        brief = _Brief()
+        kept = brief.copy(value)
+        self._cut = self._cut or brief.cut
+        return kept
+
+
+class _Brief:
+    """Copies one value while there is room; ``cut`` tells that something was left out."""
+
+    def __init__(self) -> None:
+        self.cut = False
+        self._room = MAX_VALUES_KEPT
+
+    def copy(self, value: Any) -> Any:
+        """Return *value*, or as much of it as there is room for."""
+        self._room -= 1
+        if isinstance(value, str) and len(value) > MAX_TEXT_KEPT:
+            self.cut = True
+            return value[:MAX_TEXT_KEPT] + "…"
+        if isinstance(value, Mapping):
+            return {name: self.copy(item) for name, item in self._fitting(value.items())}
+        if isinstance(value, list):
+            return [self.copy(item) for item in self._fitting(value)]
+        return value
+
+    def _fitting(self, items: Iterable[Any]) -> Iterator[Any]:
+        for item in items:
+            if self._room <= 0:
+                self.cut = True
+                return
+            yield item
+
+
+def _object(fields: Fields, name: str) -> Mapping[str, Any]:
+    """Return a field that is an object; an empty one where it is none, or was too large for its line."""
+    value = fields.get(name)
+    return value if isinstance(value, Mapping) and not is_blob(value) else {}

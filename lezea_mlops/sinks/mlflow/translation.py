@@ -225,13 +225,8 @@ def _modification_tree(record: Envelope, p: Payload, out: Translation) -> None:
     if p.get("part", 1) == 1 and isinstance(statistics, Mapping):
         own = {name: value for name, value in statistics.items() if name != "computed"}
         computed = statistics.get("computed")
-        _numbers(
-            record,
-            dict(computed if isinstance(computed, Mapping) else {}) | own,
-            p.get("step"),
-            out,
-            "modtree",
-        )
+        # Not ``modtree``: that is what the researcher says of the tree as a whole, by a call of its own.
+        _numbers(record, dict(computed if isinstance(computed, Mapping) else {}) | own, p.get("step"), out, "tree")
 
 
 def _stats(folder: str) -> Callable[[Envelope, Payload, Translation], None]:

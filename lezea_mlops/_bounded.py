@@ -46,6 +46,11 @@ class BoundedTable(Generic[K, V]):
     def __len__(self) -> int:
         return len(self._items)
 
+    def __iter__(self) -> Iterator[K]:
+        """Yield the keys, the least recently used first."""
+        # Without this Python would ask for the keys 0, 1, 2, … and the table would make them for ever.
+        return iter(list(self._items))
+
     def peek(self, key: K) -> V | None:
         """Return the value of *key* without making one and without counting a use."""
         return self._items.get(key)

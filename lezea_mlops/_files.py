@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import socket
@@ -16,6 +17,7 @@ PRIVATE_FOLDER = 0o700
 
 # O_CLOEXEC keeps descriptors out of programs that the user's code starts.
 _OPEN_FLAGS = getattr(os, "O_CLOEXEC", 0)
+_NO_FLOCK = {errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK}
 
 
 def make_private_folder(path: Path) -> None:
@@ -97,7 +99,10 @@ def identify_this_process() -> dict[str, Any]:
 
 
 def _flock(descriptor: int, *, blocking: bool) -> bool:
-    """Lock *descriptor* for this process alone; False if another holds it. Without flock: always True."""
+    """Lock *descriptor* for this process alone; False if another holds it.
+
+    True where there is no flock, be it on this system or, as on some network mounts, in this file system.
+    """
     if sys.platform == "win32":
         return True
     import fcntl
@@ -106,6 +111,9 @@ def _flock(descriptor: int, *, blocking: bool) -> bool:
         fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if blocking else fcntl.LOCK_NB))
     except BlockingIOError:
         return False
+    except OSError as error:
+        if error.errno not in _NO_FLOCK:
+            raise
     return True
 
 
@@ -121,11 +129,17 @@ class LifeLock:
         """Take the lock at *path* without waiting; None if a live process holds it."""
         make_private_folder(path.parent)
         descriptor = open_private(path, os.O_RDWR | os.O_CREAT)
-        if not _flock(descriptor, blocking=False):
-            os.close(descriptor)
-            return None
-        os.ftruncate(descriptor, 0)
-        os.write(descriptor, json.dumps(identify_this_process()).encode())
+        taken = False
+        try:
+            if not _flock(descriptor, blocking=False):
+                return None
+            os.ftruncate(descriptor, 0)
+            os.write(descriptor, json.dumps(identify_this_process()).encode())
+            taken = True
+        finally:
+            # An open descriptor would hold the lock for the life of this process.
+            if not taken:
+                os.close(descriptor)
         return cls(path, descriptor)
 
     def release(self) -> None:

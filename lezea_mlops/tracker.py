@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import atexit
 import functools
+import inspect
 import itertools
 import logging
 import os
@@ -53,16 +54,16 @@ from lezea_mlops.events import (
     RewardLogged,
     RunFinished,
     RunStarted,
-    as_number,
     element_count,
+    number_text,
 )
 from lezea_mlops.insight import recommend
 from lezea_mlops.runtime.assembly import assemble, build_driver
-from lezea_mlops.runtime.call import MAX_STEP, BadInput, Call, Warned
+from lezea_mlops.runtime.call import MAX_STEP, BadInput, Call, Warned, message_of
 from lezea_mlops.runtime.driver import ThreadDriver
 from lezea_mlops.runtime.environment import capture_environment, describe_start
 from lezea_mlops.runtime.figures import ScopePairs
-from lezea_mlops.runtime.files import CannotCapture, render_figure
+from lezea_mlops.runtime.files import CannotCapture, absolute_path, render_figure
 from lezea_mlops.runtime.scopes import Inherited, Scope, scopes_here
 from lezea_mlops.runtime.trees import TreeLog
 
@@ -139,6 +140,7 @@ class ExperimentTracker:
         settings: Mapping[str, Any] | Settings | None = None,
     ) -> None:
         self.experiment_name = _checked_name(experiment_name)
+        _check_tags(tags)
         self._settings = load_settings(
             settings, strict=strict, experiment_id=experiment_id, runs_dir=runs_dir, durability=durability,
             capture=capture, redact=redact,
@@ -194,7 +196,10 @@ class ExperimentTracker:
         )
         if self._settings.mode == "off":
             return
-        self._capturing.start()
+        try:
+            self._capturing.start()
+        except RuntimeError as error:
+            log.warning("no thread can be started (%s); environment and git are not captured", error)
         self._driver = build_driver(self._recorder, self._settings)
         if self._driver is None:
             return
@@ -313,8 +318,19 @@ class ExperimentTracker:
         return self.scope("layer", layer_id)
 
     def bind(self, function: F) -> F:
-        """Return *function* so that it runs in the present scope, whichever thread calls it."""
+        """Return *function*, plain or ``async``, so that it runs in the present scope, whichever thread calls it."""
         inherited = Inherited(self._key)
+        if inspect.iscoroutinefunction(function):
+
+            @functools.wraps(function)
+            async def bound_coroutine(*args: Any, **kwargs: Any) -> Any:
+                before = inherited.enter()
+                try:
+                    return await function(*args, **kwargs)
+                finally:
+                    inherited.leave(before)
+
+            return bound_coroutine  # type: ignore[return-value]
 
         @functools.wraps(function)
         def bound(*args: Any, **kwargs: Any) -> Any:
@@ -341,11 +357,12 @@ class ExperimentTracker:
             metrics: numbers by name; NaN and infinities are kept.
             step: whole number from 0; without it each name gets its running count, from 1.
         """
-        with self._call("log_metrics") as call:
-            good = call.metrics("metrics", metrics)
+        with self._call("log_metrics", step=step) as call:
             number = call.step("step", step)
-            for at, part in self._by_step(call, None, good, number):
-                call.record(MetricsLogged(metrics=part, step=at), auto=number is None)
+            good = call.needed_metrics("metrics", metrics)
+            with self._recorder.lock:
+                for at, part in self._by_step(call, None, good, number):
+                    call.record(MetricsLogged(metrics=part, step=at), auto=number is None)
         self._delivered()
 
     def log_artifact(self, path: str | os.PathLike[str], artifact_path: str | None = None) -> None:
@@ -355,38 +372,41 @@ class ExperimentTracker:
             path: a file; it may be changed or removed after the call.
             artifact_path: folder in MLflow to put it in; None: the run's top.
         """
-        with self._call("log_artifact") as call:
-            captured = self._captured_file("path", path)
+        with self._call("log_artifact", artifact_path=artifact_path) as call:
+            captured = self._captured_file(call, "path", path)
             folder = (call.text("artifact_path", artifact_path) or "").strip("/")
-            name = Path(captured["path"]).name
-            call.record(ArtifactLogged(name=f"{folder}/{name}" if folder else name, **captured))
+            name = f"{folder}/{captured['name']}" if folder else captured["name"]
+            call.record(ArtifactLogged(**captured | {"name": name}))
         self._delivered()
 
     def log_text(self, text: str, artifact_file: str) -> None:
         """Record *text* as a file named *artifact_file*, for instance ``notes/plan.md``."""
-        with self._call("log_text") as call:
-            content = self._cleaner.text(text).encode()
-            self._record_content(call, artifact_file, content, "text")
+        with self._call("log_text", text=text) as call:
+            name = self._content_name(call, artifact_file)
+            content = call.text("text", text)
+            if content is None:
+                raise BadInput("text", text, "is None, and text was expected", TypeError)
+            self._record_content(call, name, content.encode(), "text")
         self._delivered()
 
     def log_dict(self, dictionary: Mapping[str, Any], artifact_file: str) -> None:
         """Record a dictionary as a JSON file named *artifact_file*."""
         import json
 
-        with self._call("log_dict") as call:
+        with self._call("log_dict", dictionary=dictionary) as call:
+            name = self._content_name(call, artifact_file)
             cleaned = call.needed_mapping("dictionary", dictionary)
             content = json.dumps(cleaned, indent=2, ensure_ascii=False).encode()
-            self._record_content(call, artifact_file, content, "dict")
+            self._record_content(call, name, content, "dict")
         self._delivered()
 
     def log_figure(self, figure: Any, artifact_file: str) -> None:
         """Record a matplotlib or plotly figure as a file; the suffix of *artifact_file* chooses the format."""
-        with self._call("log_figure") as call:
-            try:
-                content = render_figure(figure, artifact_file)
-            except CannotCapture as error:
-                raise BadInput("figure", figure, str(error), TypeError) from None
-            self._record_content(call, artifact_file, content, "figure")
+        with self._call("log_figure", artifact_file=artifact_file) as call:
+            name = self._content_name(call, artifact_file)
+            content = call.converted("figure", figure, lambda figure: render_figure(figure, name))
+            if content is not None:
+                self._record_content(call, name, content, "figure")
         self._delivered()
 
     # ------------------------------------------------------------------ 3. configuration
@@ -439,7 +459,8 @@ class ExperimentTracker:
             call.record(
                 ConstraintsLogged(
                     **present(
-                        runtime_limit_seconds=limit, step_episode_limits=call.value(step_episode_limits)
+                        runtime_limit_seconds=limit,
+                        step_episode_limits=call.value("step_episode_limits", step_episode_limits),
                     )
                 )
             )
@@ -484,12 +505,14 @@ class ExperimentTracker:
             number = call.step("step", step)
             extras = present(
                 data_split=split,
-                sample_ids=call.value(sample_ids),
-                modification_path=call.value(modification_path),
+                sample_ids=call.value("sample_ids", call.ids("sample_ids", sample_ids)),
+                modification_path=call.value("modification_path", modification_path),
                 modification_statistics=call.mapping("modification_statistics", modification_statistics),
             )
-            for at, part in self._by_step(call, split, good, number):
-                self._record_step({"step": at, "metrics": part, **extras}, call.scope, auto=number is None)
+            with self._recorder.lock:
+                for at, part in self._by_step(call, split, good, number):
+                    fields = {"step": at, "metrics": part, **extras}
+                    self._record_step(fields, call.scope, auto=number is None)
         self._delivered()
 
     def log_modification_tree(
@@ -503,20 +526,20 @@ class ExperimentTracker:
         Args:
             step: whole number from 0.
             modifications: each a mapping; ``id``, ``parent_ids`` (several for a crossover), ``type``, ``accepted``,
-                ``score``, ``target`` and ``params`` are understood, all else is kept.
+                ``score``, ``target`` and ``params`` are understood, all else is kept. Your objects are not changed.
             statistics: your own figures of the tree; size, roots, depth and acceptance are added as computed.
 
         Returns:
             The ids of the modifications, in their order; those without one were given one.
         """
         ids: list[str] = []
-        with self._call("log_modification_tree") as call:
-            cleaned = call.value(modifications)
-            if not isinstance(cleaned, list):
-                raise BadInput("modifications", modifications, "is no list of mappings", TypeError)
-            good = [item for item in cleaned if isinstance(item, dict)]
-            for index, item in enumerate(cleaned):
-                if not isinstance(item, dict):
+        with self._call("log_modification_tree", step=step, statistics=statistics) as call:
+            good: list[dict[str, Any]] = []
+            for index, item in enumerate(_modifications(modifications)):
+                cleaned = call.mapping(f"modifications[{index}]", item)
+                if cleaned is not None:
+                    good.append(cleaned)
+                elif item is None:
                     call.reject(f"modifications[{index}]", item, "is no mapping", TypeError)
             at, own = call.step("step", step), call.mapping("statistics", statistics)
             ids = self._trees.record(call, at, good, own)
@@ -539,21 +562,28 @@ class ExperimentTracker:
     ) -> None:
         """Record which samples are for training, validation and test (spec 4)."""
         with self._call("log_data_splits") as call:
-            splits = present(train=_listed(train_ids), val=_listed(val_ids), test=_listed(test_ids))
-            sizes = {name: _length(ids) for name, ids in splits.items()}
-            call.record(
-                DataSplitsLogged(
-                    **{f"{name}_ids": call.value(ids) for name, ids in splits.items()}, sizes=sizes
-                )
-            )
+            given = {"train": train_ids, "val": val_ids, "test": test_ids}
+            fields: dict[str, Any] = {}
+            sizes: dict[str, int] = {}
+            for name, ids in given.items():
+                listed = call.ids(f"{name}_ids", ids)
+                cleaned = call.value(f"{name}_ids", listed)
+                if cleaned is not None:
+                    fields[f"{name}_ids"], sizes[name] = cleaned, _length(listed)
+            call.record(DataSplitsLogged.of(fields | {"sizes": sizes} if fields else {}))
         self._delivered()
 
     def log_data_usage(self, sample_ids: Iterable[Any], epoch: int | None = None) -> None:
         """Record which samples an epoch used (spec 4)."""
-        with self._call("log_data_usage") as call:
-            samples = _listed(sample_ids)
-            fields = present(epoch=call.step("epoch", epoch), count=_length(samples))
-            call.record(DataUsageLogged(sample_ids=call.value(samples), **fields))
+        with self._call("log_data_usage", epoch=epoch) as call:
+            if sample_ids is None:
+                raise BadInput("sample_ids", None, "is None, and a list of ids was expected", TypeError)
+            number = call.step("epoch", epoch)
+            listed = call.ids("sample_ids", sample_ids)
+            cleaned = call.value("sample_ids", listed)
+            if cleaned is not None:
+                fields = present(epoch=number, count=_length(listed))
+                call.record(DataUsageLogged(sample_ids=cleaned, **fields))
         self._delivered()
 
     def log_data_score(self, sample_id: object, before_loss: float, after_loss: float) -> None:
@@ -561,7 +591,8 @@ class ExperimentTracker:
 
         ``delta`` = before − after is added, positive when the loss improved.
         """
-        with self._call("log_data_score") as call:
+        given: dict[str, Any] = {"sample_id": sample_id, "before_loss": before_loss, "after_loss": after_loss}
+        with self._call("log_data_score", **given) as call:
             before = call.needed_number("before_loss", before_loss)
             after = call.needed_number("after_loss", after_loss)
             call.record(
@@ -579,14 +610,16 @@ class ExperimentTracker:
 
         ``delta_loss`` = prev_loss − loss is added, positive when the loss improved.
         """
-        with self._call("log_delta_loss") as call:
-            now, before = call.needed_number("loss", loss), call.needed_number("prev_loss", prev_loss)
+        with self._call("log_delta_loss", epoch=epoch, loss=loss, prev_loss=prev_loss) as call:
             number = call.step("epoch", epoch)
-            at = number if number is not None else self._next_step(call.scope, None, "delta_loss")
-            call.record(
-                DeltaLossLogged(epoch=at, loss=now, prev_loss=before, delta_loss=_difference(before, now)),
-                auto=number is None,
-            )
+            now, before = call.needed_number("loss", loss), call.needed_number("prev_loss", prev_loss)
+            delta = _difference(before, now)
+            with self._recorder.lock:
+                at = number if number is not None else self._next_step(call.scope, None, "delta_loss")
+                call.record(
+                    DeltaLossLogged(epoch=at, loss=now, prev_loss=before, delta_loss=delta),
+                    auto=number is None,
+                )
         self._delivered()
 
     # ------------------------------------------------------------------ 5. resources
@@ -606,7 +639,7 @@ class ExperimentTracker:
             gpu: percent of one GPU.
             mem: memory in MB.
         """
-        with self._call("log_resource") as call:
+        with self._call("log_resource", cpu=cpu, gpu=gpu, mem=mem) as call:
             fields = present(
                 cpu_percent=call.number("cpu", cpu),
                 memory_mb=call.number("mem", mem),
@@ -634,7 +667,11 @@ class ExperimentTracker:
             gpu_util_percent: percent of one GPU.
             io_operations: operations since the last call for this component.
         """
-        with self._call("log_component_resources") as call:
+        given = present(
+            component_type=component_type, cpu_percent=cpu_percent, memory_mb=memory_mb,
+            gpu_util_percent=gpu_util_percent, io_operations=io_operations,
+        )  # fmt: skip
+        with self._call("log_component_resources", **given) as call:
             fields = present(
                 component_type=call.text("component_type", component_type),
                 cpu_percent=call.number("cpu_percent", cpu_percent),
@@ -663,14 +700,14 @@ class ExperimentTracker:
             role: for instance ``"best"``.
             metadata: anything about it, by name.
         """
-        with self._call("log_checkpoint") as call:
-            captured = self._captured_file("path", path)
+        with self._call("log_checkpoint", step=step, role=role, metadata=metadata) as call:
+            captured = self._captured_file(call, "path", path)
             fields = present(
                 step=call.step("step", step),
                 role=call.text("role", role),
                 metadata=call.mapping("metadata", metadata),
             )
-            call.record(CheckpointLogged(name=Path(captured["path"]).name, **captured, **fields))
+            call.record(CheckpointLogged(**captured, **fields))
         self._delivered()
 
     def log_dataset_version(
@@ -690,17 +727,24 @@ class ExperimentTracker:
         """
         from lezea_mlops.capture.datasets import fingerprint_dataset
 
-        with self._call("log_dataset_version") as call:
+        given: dict[str, Any] = {
+            "version_tag": version_tag,
+            "dataset_path": dataset_path,
+            "version_metadata": version_metadata,
+        }
+        with self._call("log_dataset_version", **given) as call:
             fields = present(
                 version_tag=call.text("version_tag", version_tag),
                 version_metadata=call.mapping("version_metadata", version_metadata),
             )
             if dataset_path is not None:
-                fields["dataset_path"] = call.cleaner.text(os.fspath(dataset_path))
                 try:
-                    fields["fingerprint"] = call.value(fingerprint_dataset(Path(dataset_path)))
-                except OSError as error:
-                    call.reject("dataset_path", dataset_path, f"cannot be fingerprinted: {error}")
+                    fields["dataset_path"] = call.cleaner.text(os.fsdecode(dataset_path))
+                    facts = fingerprint_dataset(absolute_path(dataset_path))
+                    fields["fingerprint"] = call.value("dataset_path", facts)
+                except (OSError, ValueError, TypeError) as error:
+                    kind = TypeError if isinstance(error, TypeError) else ValueError
+                    call.reject("dataset_path", dataset_path, f"cannot be fingerprinted: {error}", kind)
             call.record(
                 DatasetVersionLogged(dataset_name=call.needed_text("dataset_name", dataset_name), **fields)
             )
@@ -725,26 +769,26 @@ class ExperimentTracker:
             action_outputs: what was done; any value.
             step: whole number from 0.
         """
-        with self._call("log_results") as call:
+        with self._call("log_results", step=step) as call:
             fields = present(
                 result_dict=call.mapping("result_dict", result_dict),
                 tasker_rewards=call.mapping("tasker_rewards", tasker_rewards),
                 builder_rewards=call.mapping("builder_rewards", builder_rewards),
-                action_outputs=call.value(action_outputs),
+                action_outputs=call.value("action_outputs", action_outputs),
                 step=call.step("step", step),
             )
-            if fields.keys() - {"step"}:
-                call.record(ResultsLogged(**fields))
+            call.record(ResultsLogged(**fields if fields.keys() - {"step"} else {}))
         self._delivered()
 
     def log_reward(self, tasker_id: object, reward: float, step: int | None = None) -> None:
         """Record the reward of a tasker (spec 7); without *step* it gets its running count, from 1."""
-        with self._call("log_reward") as call:
+        with self._call("log_reward", tasker_id=tasker_id, reward=reward, step=step) as call:
+            number = call.step("step", step)
             value = call.needed_number("reward", reward)
             tasker = call.needed_text("tasker_id", tasker_id)
-            number = call.step("step", step)
-            at = number if number is not None else self._next_step(call.scope, "reward", tasker)
-            call.record(RewardLogged(tasker_id=tasker, reward=value, step=at), auto=number is None)
+            with self._recorder.lock:
+                at = number if number is not None else self._next_step(call.scope, "reward", tasker)
+                call.record(RewardLogged(tasker_id=tasker, reward=value, step=at), auto=number is None)
         self._delivered()
 
     def log_reward_flow(
@@ -758,21 +802,23 @@ class ExperimentTracker:
         step: int | None = None,
     ) -> None:
         """Record a reward that flowed between builders and taskers; without *step* it gets its running count."""
-        with self._call("log_reward_flow") as call:
-            value = call.needed_number("reward", reward)
-            target = call.needed_text("target_id", target_id)
+        given = present(
+            source_id=source_id, target_id=target_id, source_type=source_type, target_type=target_type,
+            reward=reward, task_id=task_id, step=step,
+        )  # fmt: skip
+        with self._call("log_reward_flow", **given) as call:
             number = call.step("step", step)
-            at = number if number is not None else self._next_step(call.scope, "reward", target)
             fields = present(
                 source_type=call.text("source_type", source_type),
                 target_type=call.text("target_type", target_type),
                 task_id=call.text("task_id", task_id),
             )
-            source = call.needed_text("source_id", source_id)
-            call.record(
-                RewardLogged(source_id=source, target_id=target, reward=value, step=at, **fields),
-                auto=number is None,
-            )
+            fields["source_id"] = call.needed_text("source_id", source_id)
+            target = fields["target_id"] = call.needed_text("target_id", target_id)
+            fields["reward"] = call.needed_number("reward", reward)
+            with self._recorder.lock:
+                at = number if number is not None else self._next_step(call.scope, "reward", target)
+                call.record(RewardLogged.of(fields | {"step": at}), auto=number is None)
         self._delivered()
 
     # ------------------------------------------------------------------ populations, lineage
@@ -801,12 +847,11 @@ class ExperimentTracker:
                 tasker_count=call.step("tasker_count", tasker_count),
                 builder_count=call.step("builder_count", builder_count),
                 generation=call.step("generation", generation),
-                fitness_scores=call.value(fitness_scores),
+                fitness_scores=call.value("fitness_scores", fitness_scores),
                 diversity_metric=call.number("diversity_metric", diversity_metric),
                 step=call.step("step", step),
             )
-            if counts:
-                call.record(PopulationLogged(**counts))
+            call.record(PopulationLogged(**counts))
         self._delivered()
 
     def register_network(
@@ -829,23 +874,27 @@ class ExperimentTracker:
             architecture: any description of it.
             metadata: anything about it, by name.
         """
-        with self._call("register_network") as call:
+        given = {
+            "network_type": network_type, "parent_ids": parent_ids, "generation": generation,
+            "architecture": architecture, "metadata": metadata,
+        }  # fmt: skip
+        with self._call("register_network", **given) as call:
             kind = call.text("network_type", network_type) or NetworkType.TASKER.value
             if kind not in {member.value for member in NetworkType}:
                 call.reject(
                     "network_type", network_type, "is none of tasker, builder, hybrid; it was kept as it is"
                 )
-            parents = [parent_ids] if isinstance(parent_ids, str) else list(parent_ids or ())
+            parents = call.value("parent_ids", call.ids("parent_ids", parent_ids)) or []
             fields = present(
                 generation=call.step("generation", generation),
-                architecture=call.value(architecture),
+                architecture=call.value("architecture", architecture),
                 metadata=call.mapping("metadata", metadata),
             )
             call.record(
                 NetworkRegistered(
                     network_id=call.needed_text("network_id", network_id),
                     network_type=kind,
-                    parent_ids=[call.cleaner.text(parent) for parent in parents],
+                    parent_ids=[str(parent) for parent in parents if parent is not None],
                     **fields,
                 )
             )
@@ -863,20 +912,19 @@ class ExperimentTracker:
                 mem_gb=call.number("mem_gb", mem_gb),
                 io_bytes=call.number("io_bytes", io_bytes),
             )
-            if fields:
-                call.record(ResourceCostLogged(**fields))
+            call.record(ResourceCostLogged(**fields))
         self._delivered()
 
     def log_comment(self, text: str) -> None:
         """Record a remark; it stands in the run's description (spec 8)."""
         with self._call("log_comment") as call:
-            call.record(CommentLogged(text=call.needed_text("text", text)))
+            call.record(CommentLogged(text=call.value("text", call.needed_text("text", text))))
         self._delivered()
 
     def log_conclusion(self, text: str) -> None:
         """Record what you conclude; it stands first in the run's description (spec 8)."""
         with self._call("log_conclusion") as call:
-            call.record(ConclusionLogged(text=call.needed_text("text", text)))
+            call.record(ConclusionLogged(text=call.value("text", call.needed_text("text", text))))
         self._delivered()
 
     def log_business_metrics(self, resource_cost_eur: float | None = None, **metrics: Any) -> None:
@@ -895,17 +943,13 @@ class ExperimentTracker:
             info: your own facts; None: they are captured now (host, packages, GPUs).
         """
         with self._call("log_environment_info") as call:
-            facts = capture_environment(self._cleaner) if info is None else call.needed_mapping("info", info)
-            call.record(EnvironmentCaptured(facts=facts))
+            self._record_environment(call, info)
         self._delivered()
 
     def log_git_commit(self, path: str | os.PathLike[str] | None = None) -> None:
         """Record commit, branch and state of a repository; None: the one around the present folder (LeZeA 1.3)."""
-        from lezea_mlops.capture.git import capture_git
-
         with self._call("log_git_commit") as call:
-            facts = capture_git(None if path is None else Path(path))
-            call.record(EnvironmentCaptured(facts={"git": call.value(facts)}))
+            self._record_git(call, None if path is None else absolute_path(path))
         self._delivered()
 
     # ------------------------------------------------------------------ 9. introspection
@@ -930,9 +974,11 @@ class ExperimentTracker:
 
     # ------------------------------------------------------------------ inside
 
-    def _call(self, name: str) -> Call:
+    def _call(self, _name: str, *, strict: bool | None = None, **given: Any) -> Call:
+        """Begin a call; *given* are its arguments where it may end up with nothing that can be recorded."""
         scope: ScopePairs = scopes_here().get(self._key, ())
-        return Call(name, self._recorder, self._cleaner, scope, self._warned, self._strict)
+        raises = self._strict if strict is None else strict
+        return Call(_name, self._recorder, self._cleaner, scope, self._warned, raises, given)
 
     def _delivered(self) -> None:
         """Wait for delivery where the mode asks for it."""
@@ -949,7 +995,9 @@ class ExperimentTracker:
         # Called, not entered by ``with``: that alone would take twice as long as the lock itself.
         lock.acquire()
         try:
-            delta = recorder.series.take_step(scope, fields.get("data_split"), fields["step"], fields["metrics"])
+            delta = recorder.series.take_step(
+                scope, fields.get("data_split"), fields["step"], fields["metrics"]
+            )
             if delta is not None:
                 fields["delta_loss"] = delta
             recorder.write("training_step", fields, scope, auto)
@@ -964,10 +1012,10 @@ class ExperimentTracker:
         self, call: Call, split: str | None, metrics: dict[str, Any], step: int | None
     ) -> Iterable[tuple[int, dict[str, Any]]]:
         """Return metrics by step: all at *step*, or each name at its running count."""
-        if not metrics:
-            return ()
         if step is not None:
             return ((step, metrics),)
+        if not metrics:
+            return ((self._next_step(call.scope, split, "loss"), metrics),)
         parts: dict[int, dict[str, Any]] = {}
         for name, value in metrics.items():
             parts.setdefault(self._next_step(call.scope, split, name), {})[name] = value
@@ -976,30 +1024,49 @@ class ExperimentTracker:
     def _log_stats(
         self, name: str, kind: StatsEvent, prefix: str, stats: Mapping[str, Any], step: int | None
     ) -> None:
-        with self._call(name) as call:
-            cleaned = call.needed_mapping("stats", stats)
+        with self._call(name, step=step) as call:
             number = call.step("step", step)
-            at = number if number is not None else self._next_step(call.scope, prefix, "")
-            call.record(kind(stats=cleaned, step=at), auto=number is None)
+            cleaned = call.needed_mapping("stats", stats)
             with self._recorder.lock:
                 group = self._recorder.figures.series.group(call.scope, prefix)
-                group.observe(at, {"": 0} | {n: v for n, v in cleaned.items() if as_number(v) is not None})
+                at = number if number is not None else group.calls + 1
+                call.record(kind(stats=cleaned, step=at), auto=number is None)
         self._delivered()
 
-    def _captured_file(self, argument: str, path: str | os.PathLike[str]) -> dict[str, Any]:
+    def _captured_file(self, call: Call, argument: str, path: Any) -> dict[str, Any]:
+        """Return the fields of a file that was captured; its path and name hold no lone surrogates."""
         try:
-            return self._files.file(path)
-        except (CannotCapture, TypeError) as error:
-            kind = TypeError if isinstance(error, TypeError) else ValueError
-            raise BadInput(argument, path, str(error), kind) from None
+            place = absolute_path(path)
+        except TypeError as error:
+            raise BadInput(argument, path, f"is no path: {error}", TypeError) from None
+        try:
+            captured = self._files.file(place)
+        except CannotCapture as error:
+            raise BadInput(argument, str(place), str(error)) from None
+        return captured | {"path": call.cleaner.name(captured["path"]), "name": call.cleaner.name(place.name)}
 
-    def _record_content(self, call: Call, artifact_file: str, content: bytes, role: str) -> None:
+    @staticmethod
+    def _content_name(call: Call, artifact_file: Any) -> str:
         name = call.needed_text("artifact_file", artifact_file).strip("/")
+        if not name:
+            raise BadInput("artifact_file", artifact_file, "names no file")
+        return name
+
+    def _record_content(self, call: Call, name: str, content: bytes, role: str) -> None:
         try:
             captured = self._files.content(content)
         except CannotCapture as error:
             raise BadInput("content", None, str(error)) from None
         call.record(ArtifactLogged(path=name, name=name, role=role, **captured))
+
+    def _record_environment(self, call: Call, info: Mapping[str, Any] | None) -> None:
+        facts = capture_environment(self._cleaner) if info is None else call.needed_mapping("info", info)
+        call.record(EnvironmentCaptured(facts=facts))
+
+    def _record_git(self, call: Call, path: Path | None) -> None:
+        from lezea_mlops.capture.git import capture_git
+
+        call.record(EnvironmentCaptured(facts={"git": call.value("path", capture_git(path))}))
 
     def _record_start(self, purpose: str, tags: Mapping[str, Any] | None) -> None:
         with self._call("ExperimentTracker") as call:
@@ -1010,8 +1077,12 @@ class ExperimentTracker:
         self._recorder.sync()
 
     def _capture_environment(self) -> None:
-        self.log_environment_info()
-        self.log_git_commit()
+        """Record what ``start`` captures; nobody called for it, so nothing of it raises even with ``strict``."""
+        with self._call("log_environment_info", strict=False) as call:
+            self._record_environment(call, None)
+        with self._call("log_git_commit", strict=False) as call:
+            self._record_git(call, None)
+        self._delivered()
 
     def _wait_for_backends(self, driver: ThreadDriver) -> None:
         wrong = driver.wait_until_reached(Deadline.after(self._settings.start_timeout_s))
@@ -1022,22 +1093,26 @@ class ExperimentTracker:
             )
 
     def _finish(self, status: str, reason: str | None, error: BaseException | None) -> None:
-        if self._status not in ("created", "running"):
-            log.warning("end(): the run %s is %s already; nothing was done", self.experiment_id, self._status)
-            return
         if os.getpid() != self._owner_pid:
             # A forked child closes its own file; only the process that began the run ends it.
             self._recorder.close()
             return
+        with self._recorder.lock:
+            before = self._status
+            if before in ("created", "running"):
+                self._status = status
+        if before not in ("created", "running"):
+            log.warning("end(): the run %s is %s already; nothing was done", self.experiment_id, before)
+            return
         deadline = Deadline.after(self._settings.close_timeout_s)
         if self._capturing is not None and self._capturing.ident is not None:
             self._capturing.join(deadline.left_s())
-        self._status = status
         self._recorder.finish_folds()
         with self._recorder.lock:
             summary = self._recorder.figures.summary()
             fields = present(
-                reason=reason, error=_described(error, self._cleaner), summary=self._cleaner.clean(summary),
+                reason=None if reason is None else self._cleaner.text(reason),
+                error=_described(error, self._cleaner), summary=self._cleaner.clean(summary),
                 duration_ms=(now_us() - self._started_us) // 1000,
             )  # fmt: skip
             self._recorder.record(RunFinished(status=status, **fields))
@@ -1090,6 +1165,13 @@ def _checked_name(name: Any) -> str:
     return name
 
 
+def _check_tags(tags: Any) -> None:
+    if tags is not None and not isinstance(tags, Mapping):
+        raise ConfigurationError(
+            f'tags is {tags!r}; it must be texts by name, such as {{"team": "evolution"}}'
+        )
+
+
 def _checked_port(port: Any) -> int | None:
     if port is None:
         return None
@@ -1109,7 +1191,7 @@ def _judge(error: BaseException | None) -> tuple[str, str | None]:
     if isinstance(error, SystemExit):
         failed = error.code not in (None, 0)
         return ("failed" if failed else "completed"), f"SystemExit({error.code!r})"
-    return "failed", f"{type(error).__name__}: {error}"
+    return "failed", message_of(error)
 
 
 def _described(error: BaseException | None, cleaner: Cleaner) -> dict[str, str] | None:
@@ -1117,7 +1199,7 @@ def _described(error: BaseException | None, cleaner: Cleaner) -> dict[str, str] 
         return None
     return {
         "type": type(error).__name__,
-        "message": cleaner.text(str(error)),
+        "message": cleaner.text(message_of(error).partition(": ")[2]),
         "traceback": cleaner.text("".join(traceback.format_exception(error))),
     }
 
@@ -1126,14 +1208,20 @@ def _difference(before: int | float | str, after: int | float | str) -> int | fl
     """Return before − after; NaN where a side is not finite."""
     if isinstance(before, str) or isinstance(after, str):
         return "NaN"
-    return before - after
+    if isinstance(before, int) and isinstance(after, int) and abs(before - after) < 2**63:
+        return before - after
+    return number_text(float(before) - float(after))
 
 
-def _listed(ids: Any) -> Any:
-    """Return ids as something that has a length; text counts as one id."""
-    if ids is None or element_count(ids) is not None:
-        return ids
-    return [ids] if isinstance(ids, (str, bytes)) else list(ids)
+def _modifications(given: Any) -> list[Any]:
+    """Return modifications as a list.
+
+    Raises:
+        BadInput: they are none.
+    """
+    if isinstance(given, (str, bytes, Mapping)) or not isinstance(given, Iterable):
+        raise BadInput("modifications", given, "is no list of mappings", TypeError)
+    return list(given)
 
 
 def _length(ids: Any) -> int:

@@ -126,6 +126,15 @@ def mlflow_server(tmp_path: Path) -> Iterator[MlflowServer]:
 
 
 @pytest.fixture(scope="session")
+def shared_mlflow_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MlflowServer]:
+    """A server for all tests that neither stop it nor care what else it holds; starting one takes seconds."""
+    server = MlflowServer(tmp_path_factory.mktemp("server"))
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="session")
 def prepared_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A SQLite store whose tables were made once: making them takes seconds."""
     path = tmp_path_factory.mktemp("store") / "mlflow.db"

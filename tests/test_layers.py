@@ -43,6 +43,8 @@ THIRD_PARTY: dict[str, set[str]] = {
     "events/base.py": {"typing_extensions"},  # for type checkers only
     "events/codec.py": {"msgspec"},
     "sinks/mlflow/connection.py": {"mlflow", "sqlalchemy"},
+    "sinks/mlflow/runs.py": {"mlflow"},
+    "sinks/mlflow/sending.py": {"mlflow"},
     "sinks/mlflow/sink.py": {"mlflow"},
 }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -19,13 +20,19 @@ class CostTotals:
     def observe_cost(self, fields: Mapping[str, Any]) -> None:
         """Take one report of consumed resources."""
         for name in self._sums:
-            self._sums[name] += as_number(fields.get(name)) or 0.0
+            number = as_number(fields.get(name))
+            # One report that is no finite number must not make the whole sum one.
+            if number is not None and math.isfinite(number):
+                self._sums[name] += number
 
     def observe_business(self, fields: Mapping[str, Any]) -> None:
         """Take business metrics by name."""
-        for name, value in fields.get("metrics", {}).items():
-            self._business[name][0] = value
+        metrics = fields.get("metrics")
+        if isinstance(metrics, Mapping) and "$blob" not in metrics:
+            for name, value in metrics.items():
+                self._business[name][0] = value
 
     def as_dict(self) -> dict[str, Any]:
         """Return the sums and the last business metrics."""
-        return dict(self._sums) | {"business": {name: last[0] for name, last in self._business.items()}}
+        business = {name: last[0] for name, last in self._business.items()}
+        return dict(self._sums) | {"business": business, "partial": bool(self._business.evicted)}

@@ -11,68 +11,96 @@ from lezea_mlops.events import as_number
 US_PER_HOUR = 3_600_000_000
 # Two samples further apart do not tell what was used between them.
 LONGEST_GAP_US = 10 * 60 * 1_000_000
+MB_PER_GB = 1024
+
+
+class Integral:
+    """One quantity integrated over time, by the trapezoid between its own samples."""
+
+    __slots__ = ("_last", "_ts")
+
+    def __init__(self) -> None:
+        self._ts: int | None = None
+        self._last = 0.0
+
+    def add(self, ts: int, value: float | None) -> float:
+        """Take a sample at *ts* (UTC microseconds), and return what it adds, in units × hours."""
+        if value is None:
+            # A call that does not speak of this quantity says nothing about it, least of all that it is zero.
+            return 0.0
+        before, last = self._ts, self._last
+        self._ts, self._last = ts, value
+        if before is None or not 0 < ts - before <= LONGEST_GAP_US:
+            return 0.0
+        return (ts - before) / US_PER_HOUR * (value + last) / 2
 
 
 class ComponentUse:
-    """What one component used, by the trapezoid between its samples."""
+    """What one component used, or all of them together: sums of the integrals over their samples."""
 
     __slots__ = ("component_type", "core_hours", "gb_hours", "gpu_hours", "io_operations", "peak_memory_mb",
-                 "samples", "_cpu", "_gpu", "_memory", "_ts")  # fmt: skip
+                 "samples", "_cpu", "_gpu", "_memory")  # fmt: skip
 
     def __init__(self) -> None:
         self.component_type: str | None = None
         self.core_hours = self.gb_hours = self.gpu_hours = self.peak_memory_mb = 0.0
         self.io_operations = 0.0
         self.samples = 0
-        self._ts: int | None = None
-        self._cpu = self._gpu = self._memory = 0.0
+        self._cpu, self._gpu, self._memory = Integral(), Integral(), Integral()
 
-    def observe(self, ts: int, fields: Mapping[str, Any]) -> None:
-        """Take one sample at *ts* (UTC microseconds): percent of one core, MB, percent of a GPU, operations."""
-        cpu = _finite(fields.get("cpu_percent"))
+    def observe(self, ts: int, fields: Mapping[str, Any], total: ComponentUse) -> None:
+        """Take one sample at *ts* (UTC microseconds), and add what it adds to *total* too.
+
+        It is percent of one core, MB, percent of a GPU, and operations since the last sample.
+        """
         memory = _finite(fields.get("memory_mb"))
-        gpu = _finite(fields.get("gpu_util_percent"))
-        if self._ts is not None and 0 < ts - self._ts <= LONGEST_GAP_US:
-            hours = (ts - self._ts) / US_PER_HOUR
-            self.core_hours += hours * (cpu + self._cpu) / 200
-            self.gb_hours += hours * (memory + self._memory) / 2048
-            self.gpu_hours += hours * (gpu + self._gpu) / 200
-        self._ts, self._cpu, self._memory, self._gpu = ts, cpu, memory, gpu
+        core_hours = self._cpu.add(ts, _finite(fields.get("cpu_percent"))) / 100
+        gpu_hours = self._gpu.add(ts, _finite(fields.get("gpu_util_percent"))) / 100
+        gb_hours = self._memory.add(ts, memory) / MB_PER_GB
+        operations = _finite(fields.get("io_operations")) or 0.0
+        for use in (self, total):
+            use.core_hours += core_hours
+            use.gpu_hours += gpu_hours
+            use.gb_hours += gb_hours
+            use.io_operations += operations
+            use.samples += 1
         self.component_type = fields.get("component_type", self.component_type)
-        self.peak_memory_mb = max(self.peak_memory_mb, memory)
-        self.io_operations += _finite(fields.get("io_operations"))
-        self.samples += 1
+        self.peak_memory_mb = max(self.peak_memory_mb, memory or 0.0)
 
     def as_dict(self) -> dict[str, Any]:
         """Return the totals by name."""
         return {
-            "component_type": self.component_type, "samples": self.samples, "core_hours": self.core_hours,
-            "gb_hours": self.gb_hours, "gpu_hours": self.gpu_hours, "peak_memory_mb": self.peak_memory_mb,
-            "io_operations": self.io_operations,
+            "component_type": self.component_type, **self.sums(), "peak_memory_mb": self.peak_memory_mb,
+        }  # fmt: skip
+
+    def sums(self) -> dict[str, float]:
+        """Return what may be added up over components."""
+        return {
+            "samples": self.samples, "core_hours": self.core_hours, "gb_hours": self.gb_hours,
+            "gpu_hours": self.gpu_hours, "io_operations": self.io_operations,
         }  # fmt: skip
 
 
 class ResourceTotals:
-    """Totals per component and for all; at most 10,000 components are remembered apart."""
+    """Totals for all components, and per component for at most 10,000 of them."""
 
     def __init__(self) -> None:
+        self._total = ComponentUse()
         self._components: BoundedTable[str, ComponentUse] = BoundedTable(ComponentUse)
 
     def observe(self, ts: int, fields: Mapping[str, Any]) -> None:
         """Take one sample of one component."""
-        self._components[str(fields.get("component_id"))].observe(ts, fields)
+        self._components[str(fields.get("component_id"))].observe(ts, fields, self._total)
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the totals of all components together, and of each."""
-        components = {name: use.as_dict() for name, use in self._components.items()}
-        summed = ("samples", "core_hours", "gb_hours", "gpu_hours", "io_operations")
+        """Return the totals of all components together, and of each that is remembered."""
         return {
-            "total": {name: sum(use[name] for use in components.values()) for name in summed},
-            "components": components,
+            "total": self._total.sums(),
+            "components": {name: use.as_dict() for name, use in self._components.items()},
             "partial": bool(self._components.evicted),
         }
 
 
-def _finite(value: Any) -> float:
+def _finite(value: Any) -> float | None:
     number = as_number(value)
-    return number if number is not None and abs(number) < float("inf") else 0.0
+    return number if number is not None and abs(number) < float("inf") else None

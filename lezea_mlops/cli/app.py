@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 
 from lezea_mlops.config import Settings, load_settings
 from lezea_mlops.errors import ConfigurationError
@@ -31,6 +32,9 @@ def sync(
     runs_dir: Annotated[
         Path | None, typer.Option(help="Folder of the runs (LEZEA_RUNS_DIR, ./runs).")
     ] = None,
+    recreate: Annotated[
+        bool, typer.Option(help="Deliver from the beginning, to a new run where the old one was deleted.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:
     """Deliver what waits in the journals of RUNS to their backends; exit code 1 if something still waits."""
@@ -39,9 +43,9 @@ def sync(
         settings = load_settings(runs_dir=runs_dir)
         folders = _chosen(runs or [], all_runs, settings)
     except ConfigurationError as error:
-        console.print(f"[red]{error}[/red]")
+        console.print(f"[red]{escape(str(error))}[/red]", soft_wrap=True)
         raise typer.Exit(2) from error
-    reports = [report for folder in folders for report in _reported(folder, settings, console)]
+    reports = [report for folder in folders for report in _reported(folder, settings, console, recreate)]
     if as_json:
         typer.echo(json.dumps([dataclasses.asdict(report) for report in reports]))
     raise typer.Exit(1 if any(report.error for report in reports) else 0)
@@ -70,10 +74,13 @@ def _chosen(runs: list[str], all_runs: bool, settings: Settings) -> list[RunFold
     return folders
 
 
-def _reported(folder: RunFolder, settings: Settings, console: Console) -> list[Delivered]:
+def _reported(folder: RunFolder, settings: Settings, console: Console, recreate: bool) -> list[Delivered]:
     with console.status(f"delivering {folder.run_id}"):
-        reports = deliver_run(folder, settings)
+        reports = deliver_run(folder, settings, recreate=recreate)
     for report in reports:
-        outcome = f"[red]{report.error}[/red]" if report.error else "complete"
-        console.print(f"{report.run_id} → {report.sink}: {report.records} records, {outcome}", soft_wrap=True)
+        outcome = f"[red]{escape(report.error)}[/red]" if report.error else "complete"
+        aside = f", {report.rejected} set aside" if report.rejected else ""
+        console.print(
+            f"{report.run_id} → {report.sink}: {report.records} records{aside}, {outcome}", soft_wrap=True
+        )
     return reports

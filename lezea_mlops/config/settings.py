@@ -110,12 +110,16 @@ def _uri(name: str, value: Any) -> str:
     return absolute_uri(value.strip())
 
 
+# What MLflow takes for a store by its name alone.
+_NAMED_STORES = ("databricks", "databricks-uc")
+
+
 def absolute_uri(uri: str) -> str:
     """Make the path of a relative SQLite URI or of a bare folder absolute."""
     prefix = "sqlite:///"
     if uri.startswith(prefix) and not uri.startswith(prefix + "/") and uri != "sqlite:///:memory:":
         return prefix + str(Path(uri[len(prefix) :]).absolute())
-    return uri if urlsplit(uri).scheme else str(Path(uri).absolute())
+    return uri if urlsplit(uri).scheme or uri in _NAMED_STORES else str(Path(uri).absolute())
 
 
 _CHECKS: dict[str, Callable[[str, Any], Any]] = {
@@ -146,13 +150,15 @@ def load_settings(
     """Put settings together.
 
     Args:
-        settings: a mapping of names to values, or settings that are complete.
+        settings: a mapping of names to values, or settings that are complete: then the environment adds nothing.
         environ: environment variables; those of this process if None.
         arguments: single settings, before all others; None counts as not given.
 
     Raises:
         ConfigurationError: a name or a value is wrong; the message names it and what is allowed.
     """
+    if isinstance(settings, Settings):
+        environ = {}
     environ = os.environ if environ is None else environ
     given = _as_mapping(settings) | {name: value for name, value in arguments.items() if value is not None}
     values: dict[str, Any] = {}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
 log = logging.getLogger("lezea_mlops")
@@ -14,7 +15,7 @@ class SinkHealth:
     """State, counts and the last error of one destination; safe to read from any thread.
 
     States: ``starting`` (nothing delivered yet), ``ok``, ``down`` (failing, trying again), ``refusing`` (takes no
-    record of a whole batch), ``removed`` (the run was deleted there), ``stopped``.
+    record of a whole batch), ``removed`` (the run was deleted there).
     """
 
     def __init__(self, destination: str) -> None:
@@ -58,10 +59,12 @@ class SinkHealth:
                 "%s can never take the record %s: %s; it was set aside", self.destination, identity, reason
             )
 
-    def stepped_over(self, places: int) -> None:
-        """Count damaged places of the journal."""
-        with self._lock:
-            self.damaged += places
+    def stepped_over(self, damage: Sequence[object]) -> None:
+        """Count damaged places of the journal, and tell the first of them."""
+        if damage:
+            with self._lock:
+                self.damaged += len(damage)
+            log.warning("stepped over %d damaged places of the journal, the first %s", len(damage), damage[0])
 
     def as_dict(self, waiting: int) -> dict[str, Any]:
         """Return all of it by name, with the number of records that wait."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from lezea_mlops._clock import Deadline, MonotonicClock
 from lezea_mlops.delivery.shipper import Shipper, Step
@@ -21,9 +21,15 @@ class DeliveryLoop:
     taken something again, so that one that hangs costs a program 50 ms and not 50 ms per call.
     """
 
-    def __init__(self, shipper: Shipper, clock: MonotonicClock = time.monotonic) -> None:
+    def __init__(
+        self,
+        shipper: Shipper,
+        clock: MonotonicClock = time.monotonic,
+        when_ended: Callable[[], None] = lambda: None,
+    ) -> None:
         self.shipper = shipper
         self._clock = clock
+        self._when_ended = when_ended
         self._changed = threading.Condition()
         self._woken = False
         self._stop_at: Deadline | None = None
@@ -40,6 +46,7 @@ class DeliveryLoop:
         try:
             self._thread.start()
         except RuntimeError:
+            self._ended = True
             return False
         return True
 
@@ -104,6 +111,7 @@ class DeliveryLoop:
                 self._ended = True
                 self._changed.notify_all()
             self.shipper.close()
+            self._when_ended()
 
     def _turn(self) -> bool:
         """Ship once and wait as the outcome asks; False when it is time to end."""

@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
-from collections.abc import Sequence
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
 from lezea_mlops._clock import MonotonicClock, now_us
-from lezea_mlops._files import make_private_folder
+from lezea_mlops._files import make_private_folder, open_private
 from lezea_mlops.delivery.breaker import Breaker
 from lezea_mlops.delivery.health import SinkHealth
 from lezea_mlops.errors import JournalError
 from lezea_mlops.events import Envelope, encode_envelope
-from lezea_mlops.journal import Cursor, CursorState, Position, RunFolder, read_chunk
+from lezea_mlops.journal import MAIN_WRITER, Cursor, CursorState, Damage, Position, RunFolder, read_chunk
 from lezea_mlops.sinks.base import Rejected, Run, Sink, Unavailable, destination_id
 
 log = logging.getLogger("lezea_mlops")
 
 BATCH_BYTES = 1024 * 1024
+
+# A record that a sink never takes, and why.
+Refused = tuple[Envelope, str]
 
 
 class Step(Enum):
@@ -29,6 +35,16 @@ class Step(Enum):
     IDLE = "idle"
     PAUSED = "paused"
     FAILED = "failed"
+
+
+@dataclass(frozen=True)
+class _Batch:
+    """The records that one writer's file holds beyond the cursor, and where the cursor is to go."""
+
+    wid: str
+    records: list[Envelope]
+    after: Position
+    damage: list[Damage]
 
 
 class Shipper:
@@ -47,8 +63,13 @@ class Shipper:
         self.health = SinkHealth(destination_id(sink))
         self._folder = folder
         self._clock = clock
-        self._cursor = Cursor(folder.cursor(destination_id(sink)))
         self._open = False
+        self._last_writer = ""
+        self.read_cursor()
+
+    def read_cursor(self) -> None:
+        """Take the stored position: at first, and where another process may have moved it."""
+        self._cursor = Cursor(self._folder.cursor(self.health.destination))
 
     @property
     def positions(self) -> dict[str, Position]:
@@ -73,62 +94,83 @@ class Shipper:
             batch = self._next_batch()
             if batch is None:
                 return Step.IDLE
-            records, positions, damaged = batch
-            self._hand_over(records)
-            self._cursor.save(CursorState(positions, dict(self.sink.state())))
+            refused, state = self._hand_over(batch.records)
+            for record, reason in refused:
+                self._set_aside(record, reason)
+            self._cursor.save(CursorState(self.positions | {batch.wid: batch.after}, state))
         except Unavailable as error:
+            # Half a batch may have been taken; the sink looks anew at what is there.
+            self._open = False
             return self._failed(error.reason, str(error))
         except (JournalError, OSError) as error:
             return self._failed("journal", str(error))
+        self._last_writer = batch.wid
         self.breaker.succeeded()
-        self.health.took(len(records))
-        self.health.stepped_over(damaged)
+        self.health.took(len(batch.records) - len(refused))
+        self.health.stepped_over(batch.damage)
+        for record, reason in refused:
+            self.health.refused(f"{record.wid}/{record.seq} ({record.type})", reason)
         return Step.SHIPPED
 
     def close(self) -> None:
         """Close the sink."""
         if self._open:
             self._open = False
-            self.sink.close()
+            try:
+                with self._surprises_end_here():
+                    self.sink.close()
+            except Unavailable as error:
+                log.debug("closing %s: %s", self.health.destination, error)
 
-    def _next_batch(self) -> tuple[list[Envelope], dict[str, Position], int] | None:
-        """Read on where the cursor stands: the first writer that has something new, ``main`` first."""
-        for wid, path in self._folder.journals().items():
+    def _next_batch(self) -> _Batch | None:
+        """Read on where the cursor stands: the writers take turns, and ``main`` is the first."""
+        journals = self._folder.journals()
+        for wid in self._turns(list(journals)):
             at = self._cursor.state.positions.get(wid, Position())
-            chunk = read_chunk(path, at.offset, BATCH_BYTES)
-            if chunk.after == at.offset:
-                continue
-            seq = chunk.records[-1].seq if chunk.records else at.seq
-            for damage in chunk.damage:
-                log.warning("stepped over damage: %s", damage)
-            positions = self.positions | {wid: Position(chunk.after, seq)}
-            return chunk.records, positions, len(chunk.damage)
+            chunk = read_chunk(journals[wid], at.offset, BATCH_BYTES)
+            if chunk.after != at.offset:
+                seq = chunk.records[-1].seq if chunk.records else at.seq
+                return _Batch(wid, chunk.records, Position(chunk.after, seq), chunk.damage)
         return None
 
-    def _hand_over(self, records: Sequence[Envelope]) -> None:
-        """Give *records* to the sink; the one place where a sink's surprises end."""
-        try:
+    def _turns(self, writers: list[str]) -> list[str]:
+        """Return the writers, the one after the last that was served first."""
+        # A writer that never rests must not keep the others waiting for ever.
+        if MAIN_WRITER in self._cursor.state.positions and self._last_writer in writers:
+            after = writers.index(self._last_writer) + 1
+            return writers[after:] + writers[:after]
+        return writers
+
+    def _hand_over(self, records: Sequence[Envelope]) -> tuple[list[Refused], dict[str, Any]]:
+        """Give *records* to the sink; return those that it refused, and what it remembers now."""
+        with self._surprises_end_here():
             if not self._open:
                 self.sink.open(Run(self._folder.run_id, self._folder.path), self._cursor.state.sink)
                 self._open = True
+            refused: list[Refused] = []
             if records:
-                self._deliver(records)
+                self._deliver_or_halve(records, refused)
+            if len(refused) == len(records) > 1:
+                raise Unavailable(
+                    f"every one of {len(records)} records was refused: {refused[0][1]}", "refusing"
+                )
+            return refused, dict(self.sink.state())
+
+    @contextlib.contextmanager
+    def _surprises_end_here(self) -> Iterator[None]:
+        """Turn what a sink does not declare into ``Unavailable``; the one place where its surprises end."""
+        try:
+            yield
         except Unavailable:
             raise
         except Exception as error:
-            log.exception("the sink %s failed in a way it does not declare", self.sink.name)
-            raise Unavailable(f"{type(error).__name__}: {error}", "error") from error
+            message = f"{type(error).__name__}: {error}"
+            if message != self.health.last_error:
+                log.exception("the sink %s failed in a way it does not declare", self.sink.name)
+            raise Unavailable(message, "error") from error
 
-    def _deliver(self, records: Sequence[Envelope]) -> None:
+    def _deliver_or_halve(self, records: Sequence[Envelope], refused: list[Refused]) -> None:
         """Deliver, and on ``Rejected`` halve until each bad record stands alone."""
-        refused: list[tuple[Envelope, str]] = []
-        self._deliver_or_halve(records, refused)
-        if len(refused) == len(records) > 1:
-            raise Unavailable(f"every one of {len(records)} records was refused: {refused[0][1]}", "refusing")
-        for record, reason in refused:
-            self._set_aside(record, reason)
-
-    def _deliver_or_halve(self, records: Sequence[Envelope], refused: list[tuple[Envelope, str]]) -> None:
         try:
             self.sink.deliver(records)
         except Rejected as error:
@@ -140,12 +182,13 @@ class Shipper:
             self._deliver_or_halve(records[middle:], refused)
 
     def _set_aside(self, record: Envelope, reason: str) -> None:
-        path = self._folder.rejected(destination_id(self.sink))
+        """Append a record that the sink never takes to its file, whole and with the reason."""
+        path = self._folder.rejected(self.health.destination)
         make_private_folder(path.parent)
         note = json.dumps({"at": now_us(), "reason": reason, "wid": record.wid, "seq": record.seq})
-        with path.open("ab") as file:
-            file.write(note[:-1].encode() + b', "record": ' + encode_envelope(record) + b"}\n")
-        self.health.refused(f"{record.wid}/{record.seq} ({record.type})", reason)
+        line = note[:-1].encode() + b', "record": ' + encode_envelope(record) + b"}\n"
+        with os.fdopen(open_private(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND), "ab") as file:
+            file.write(line)
 
     def _failed(self, reason: str, message: str) -> Step:
         self.breaker.failed(self._clock())

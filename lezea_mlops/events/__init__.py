@@ -47,8 +47,9 @@ from lezea_mlops.events.codec import (
     encode_json,
     line_template,
 )
+from lezea_mlops.events.numeric import NotANumber, as_number, clean_number, element_count, number_text
 from lezea_mlops.events.redaction import Redactor
-from lezea_mlops.events.values import Cleaner, NotANumber, as_number, clean_number, element_count, number_text
+from lezea_mlops.events.values import Cleaner
 
 __all__ = [
     "ALIASES",

@@ -50,7 +50,7 @@ class Event:
             for name in _declared(cls) & cls.__dict__.keys():
                 delattr(cls, name)
 
-        def __init__(self, **fields: Any) -> None:
+        def __init__(self, /, **fields: Any) -> None:
             _put_fields(self, fields)
 
         def __getattr__(self, name: str) -> Any:
@@ -60,6 +60,9 @@ class Event:
 
         def __setattr__(self, name: str, value: Any) -> None:
             raise AttributeError(f"{type(self).__name__} is frozen; {name!r} was not set")
+
+        def __delattr__(self, name: str) -> None:
+            raise AttributeError(f"{type(self).__name__} is frozen; {name!r} was not deleted")
 
     @classmethod
     def of(cls, payload: Mapping[str, Any]) -> Event:

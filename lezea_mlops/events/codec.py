@@ -1,21 +1,20 @@
 """Events to and from one line of strict JSON.
 
-A line is ``{"v":1,"t":TYPE,"m":{"seq","ts","wid","att"},"p":{"run_id", "scope"?, …}}`` and a newline. The encoder is
-msgspec where it is installed, else the pure-Python one in ``plain``; both write the same bytes.
+A line is ``{"v":1,"t":TYPE,"m":{"seq","ts","wid","att"},"p":{"run_id", "scope"?, …}}`` and a newline. The encoder and
+the decoder are msgspec's where it is installed, else the pure-Python ones in ``plain``: the same bytes, as strict.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from lezea_mlops.events.base import Event, UnknownEvent
 from lezea_mlops.events.catalog import ALIASES, CLASS_OF_TYPE
-from lezea_mlops.events.plain import encode_plain
+from lezea_mlops.events.plain import decode_plain, encode_plain
 
 encode_json: Callable[[Any], bytes] = encode_plain
-_decode_json: Callable[[bytes], Any] = json.loads
+_decode_json: Callable[[bytes], Any] = decode_plain
 try:
     import msgspec
 except ImportError:  # a bare CPython reads and writes journals too
@@ -60,7 +59,7 @@ class Envelope:
     @property
     def att(self) -> int:
         """The attempt, from 1."""
-        return self.meta.get("att", 1)  # type: ignore[no-any-return]
+        return self.meta.get("att") or 1
 
     @property
     def run_id(self) -> str:
@@ -68,9 +67,10 @@ class Envelope:
         return self.payload.get("run_id", "")  # type: ignore[no-any-return]
 
     @property
-    def scope(self) -> list[list[str]]:
-        """The scopes it was logged in, outermost first."""
-        return self.payload.get("scope") or []
+    def scope(self) -> Sequence[Sequence[str]]:
+        """The scopes it was logged in, outermost first; none if the payload says something else."""
+        scope = self.payload.get("scope") or []
+        return scope if isinstance(scope, (list, tuple)) and all(map(_is_pair, scope)) else []
 
     @property
     def order_key(self) -> tuple[int, int, str, int]:
@@ -93,6 +93,10 @@ class Envelope:
         return f"Envelope({self.type}, {dict(self.meta)}, {dict(self.payload)})"
 
 
+def _is_pair(pair: Any) -> bool:
+    return isinstance(pair, (list, tuple)) and len(pair) == 2 and all(isinstance(part, str) for part in pair)
+
+
 class NotARecord(ValueError):
     """A line is no record of the journal; the text says why."""
 
@@ -108,12 +112,19 @@ def decode_line(line: bytes) -> Envelope:
     except _DECODE_ERRORS as error:
         raise NotARecord(f"not JSON: {error}") from None
     try:
-        kind, meta, payload = whole["t"], whole["m"], whole["p"]
-        version = whole["v"]
-        valid = type(meta["seq"]) is int and type(meta["ts"]) is int and type(kind) is str
+        kind, meta, payload, version = whole["t"], whole["m"], whole["p"], whole["v"]
+        valid = (
+            type(meta["seq"]) is int
+            and type(meta["ts"]) is int
+            and type(kind) is str
+            and type(payload) is dict
+            and type(version) is int
+            and type(meta.get("wid") or "") is str
+            and type(meta.get("att") or 1) is int
+        )
     except (KeyError, TypeError):
         raise NotARecord("not an envelope: v, t, m.seq, m.ts and p are needed") from None
-    if not valid or type(payload) is not dict or type(version) is not int:
+    if not valid:
         raise NotARecord("not an envelope: a part has the wrong type")
     return Envelope(ALIASES.get(kind, kind), meta, payload, version)
 

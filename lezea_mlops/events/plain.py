@@ -1,17 +1,21 @@
-"""JSON in pure Python, byte for byte what msgspec writes, for interpreters without msgspec.
+"""JSON in pure Python, byte for byte what msgspec writes and as strict in reading, for interpreters without msgspec.
 
-Only cleaned values arrive here (see ``values``): None, bool, int, finite float, str, list, tuple and dict with
-text keys. Python's own encoder differs from msgspec in the form of large and small floats and in escapes.
+Only cleaned values are written here (see ``values``): None, bool, int, finite float, str, list, tuple and dict with
+text keys. Python's own encoder differs from msgspec in the form of large and small floats and in escapes; its
+decoder takes NaN, numbers that no float holds, and lone surrogates.
 """
 
 from __future__ import annotations
 
+import json
+import math
 import re
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NoReturn
 
 _ESCAPED = re.compile(r'[\x00-\x1f"\\]')
 _SHORT = {"\b": "\\b", "\t": "\\t", "\n": "\\n", "\f": "\\f", "\r": "\\r", '"': '\\"', "\\": "\\\\"}
+_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 
 
 def encode_plain(value: Any) -> bytes:
@@ -63,3 +67,31 @@ def _place_point(digits: str, exponent: int) -> str:
         return "0." + "0" * (-exponent - 1) + digits
     fraction = "." + digits[1:] if len(digits) > 1 else ""
     return f"{digits[0]}{fraction}e{exponent}"
+
+
+def decode_plain(line: bytes) -> Any:
+    """Decode strict JSON in UTF-8.
+
+    Raises:
+        ValueError: it is something else.
+    """
+    text = str(line, "utf-8")
+    value = _DECODER.decode(text)
+    if _SURROGATE.search(text):
+        # A pair is a character; one alone is none, and UTF-8 cannot hold it.
+        encode_plain(value)
+    return value
+
+
+def _no_number(word: str) -> NoReturn:
+    raise ValueError(f"{word} is no number of JSON")
+
+
+def _finite(digits: str) -> float:
+    number = float(digits)
+    if math.isinf(number):
+        raise ValueError("a number is out of range")
+    return number
+
+
+_DECODER = json.JSONDecoder(parse_constant=_no_number, parse_float=_finite)

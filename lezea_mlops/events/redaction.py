@@ -30,7 +30,8 @@ _TOKEN_SHAPES = re.compile(
     )""",
     re.VERBOSE,
 )
-_USERINFO = re.compile(r"(?P<scheme>\b[A-Za-z][A-Za-z0-9+.\-]*://)[^/\s@?#]*@")
+# A scheme is short (a longer search would be slow in long texts); a password may hold an ``@`` of its own.
+_USERINFO = re.compile(r"(?P<scheme>\b[A-Za-z][A-Za-z0-9+.\-]{0,30}://)[^/\s?#]*@")
 _SHORTEST_SECRET = 8
 
 
@@ -41,7 +42,7 @@ class Redactor:
 
     def is_secret_name(self, name: str) -> bool:
         """Tell whether a text under *name* is a secret, whatever it looks like."""
-        plain = name.strip("-").replace("-", "_").lower()
+        plain = name.strip("-+").replace("-", "_").lower()
         return plain in _SECRET_NAMES or plain.rpartition(".")[2] in _SECRET_NAMES
 
     def redact(self, text: str) -> tuple[str, int]:
@@ -55,7 +56,10 @@ class Redactor:
         return text, tokens + users
 
     def redact_arguments(self, arguments: list[str]) -> tuple[list[str], int]:
-        """Return command-line arguments without the values of secret options (``--token x``, ``--token=x``)."""
+        """Return command-line arguments without the values of secret options.
+
+        They come as ``--token x``, ``--token=x`` and, as configuration tools have it, ``server.token=x``.
+        """
         cleaned: list[str] = []
         count = 0
         value_is_secret = False
@@ -65,7 +69,7 @@ class Redactor:
                 cleaned.append(self.MASK)
                 count += 1
                 value_is_secret = False
-            elif argument.startswith("-") and sign and self.is_secret_name(name):
+            elif sign and self.is_secret_name(name):
                 cleaned.append(f"{name}={self.MASK}")
                 count += 1
             else:

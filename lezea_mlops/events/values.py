@@ -13,15 +13,26 @@ import math
 import sys
 from argparse import Namespace
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Set
-from datetime import date, datetime, timedelta, timezone
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set, ValuesView
+from datetime import date, datetime, time, timedelta, timezone
 from decimal import Decimal
 from enum import Enum
 from fractions import Fraction
-from os import PathLike, fspath
+from numbers import Complex, Integral, Real
+from os import PathLike, fsdecode
 from typing import Any
 from uuid import UUID
 
+from lezea_mlops.events.numeric import (
+    INT_RANGE,
+    NotANumber,
+    clean_number,
+    described,
+    element_count,
+    element_kind,
+    number_text,
+)
+from lezea_mlops.events.plain import encode_plain
 from lezea_mlops.events.redaction import Redactor
 
 MAX_TEXT_BYTES = 1024 * 1024
@@ -34,84 +45,8 @@ _LOWEST, _HIGHEST = -sys.float_info.max, sys.float_info.max
 CYCLE = "<cycle>"
 TOO_DEEP = "<too deep>"
 
-_TEXT_OF_NONFINITE = {math.inf: "Infinity", -math.inf: "-Infinity"}
-_NUMBER_OF_TEXT = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
-_INT_RANGE = range(-(2**63), 2**64)
-
 # Stores bytes under their hash and returns {"$blob": sha256, "size": …}.
 StoreBlob = Callable[[bytes], "dict[str, Any]"]
-
-
-class NotANumber(ValueError):
-    """A value that was to be a number is none; the text says what it is."""
-
-
-def number_text(value: float) -> float | str:
-    """Return *value* as it stands where a number is expected: itself, or the text for a non-finite one."""
-    if math.isfinite(value):
-        return value
-    return _TEXT_OF_NONFINITE.get(value, "NaN")
-
-
-def as_number(value: Any) -> float | None:
-    """Read a number of a payload back; None if it is none."""
-    if isinstance(value, (int, float)):
-        return value
-    return _NUMBER_OF_TEXT.get(value) if isinstance(value, str) else None
-
-
-def clean_number(value: Any) -> int | float | str:
-    """Turn anything that is one number into a JSON number (or the text of a non-finite one).
-
-    Raises:
-        NotANumber: it is text, None, complex, an array of more than one element or something else.
-    """
-    if isinstance(value, (bool, int)):
-        value = int(value)
-        return value if value in _INT_RANGE else _float_of(value)
-    if isinstance(value, float):
-        return number_text(float(value))
-    if isinstance(value, (Decimal, Fraction)):
-        return _float_of(value)
-    if value is None or isinstance(value, (str, bytes, complex)):
-        raise NotANumber(f"is {_described(value)}, and a number was expected")
-    return clean_number(_single_element(value))
-
-
-def _float_of(value: Any) -> float | str:
-    try:
-        return number_text(float(value))
-    except OverflowError:
-        raise NotANumber("is too large for a floating-point number") from None
-
-
-def _single_element(value: Any) -> Any:
-    """Take the one element out of a numpy scalar, a 0-d tensor or an array with one element."""
-    item = getattr(value, "item", None)
-    if not callable(item):
-        raise NotANumber(f"is {_described(value)}, and a number was expected")
-    if (count := element_count(value)) not in (None, 1):
-        raise NotANumber(f"has {count} elements, and one number was expected")
-    element = item()
-    if type(element) is type(value):
-        raise NotANumber(f"is {_described(value)}, and a number was expected")
-    return element
-
-
-def _described(value: Any) -> str:
-    if value is None:
-        return "None"
-    if isinstance(value, str):
-        return "text"
-    return f"of type {type(value).__name__}"
-
-
-def element_count(value: Any) -> int | None:
-    """Return how many elements an array-like *value* has; None if it has no shape."""
-    shape = getattr(value, "shape", None)
-    if not isinstance(shape, (tuple, list)):
-        return None
-    return math.prod(int(extent) for extent in shape)
 
 
 class Cleaner:
@@ -143,22 +78,27 @@ class Cleaner:
         """
         cleaned = self.clean(value)
         if not isinstance(cleaned, dict):
-            raise TypeError(f"is {_described(value)}, and a mapping of names to values was expected")
+            raise TypeError(f"is {described(value)}, and a mapping of names to values was expected")
         return cleaned
 
     def text(self, value: Any) -> str:
         """Return *value* as text that UTF-8 can hold, with secrets removed."""
-        text = value if isinstance(value, str) else str(value)
+        text = _exact(value if isinstance(value, str) else str(value))
         if not text.isascii():
             text = self._without_surrogates(text)
         if self._redactor is not None:
             text, removed = self._redactor.redact(text)
-            self.counts["redacted"] += removed
+            if removed:
+                self.counts["redacted"] += removed
         return text
 
     def name(self, value: Any) -> str:
         """Return the text of a metric's name or a key; names are never redacted."""
-        text = value if isinstance(value, str) else str(value)
+        if isinstance(value, Enum):
+            value = value.value
+        if isinstance(value, int) and not isinstance(value, bool):
+            value = _digits(value)
+        text = _exact(value if isinstance(value, str) else str(value))
         return text if text.isascii() else self._without_surrogates(text)
 
     def metrics(self, metrics: Mapping[Any, Any]) -> tuple[dict[str, Any], list[tuple[str, Any, str]]]:
@@ -211,10 +151,11 @@ class Cleaner:
         if isinstance(value, str):
             return self._text_or_blob(value)
         if isinstance(value, int):
-            return int(value) if value in _INT_RANGE else _digits(value)
+            number = int(value)
+            return number if number in INT_RANGE else _digits(number)
         if isinstance(value, float):
-            number = number_text(float(value))
-            return {"$num": number} if isinstance(number, str) else number
+            number_or_text = number_text(float(value))
+            return {"$num": number_or_text} if isinstance(number_or_text, str) else number_or_text
         return self._clean_composite(value, path)
 
     def _clean_composite(self, value: Any, path: list[int]) -> Any:
@@ -243,12 +184,14 @@ class Cleaner:
         if isinstance(value, (bytes, bytearray, memoryview)):
             return self._bytes(bytes(value))
         if dataclasses.is_dataclass(value) and not isinstance(value, type):
-            fields = dataclasses.fields(value)
-            return self._object({field.name: getattr(value, field.name) for field in fields}, path)
+            names = [field.name for field in dataclasses.fields(value) if hasattr(value, field.name)]
+            return self._object({name: getattr(value, name) for name in names}, path)
         if isinstance(value, Namespace):
             return self._object(vars(value), path)
         if isinstance(value, PathLike):
-            return self.text(fspath(value))
+            return self.text(fsdecode(value))
+        if isinstance(value, (Sequence, ValuesView)) and not _is_long_range(value):
+            return [self._clean(item, path) for item in value]
         return self._foreign(value, path)
 
     def _object(self, value: Mapping[Any, Any], path: list[int]) -> dict[str, Any]:
@@ -267,26 +210,30 @@ class Cleaner:
 
     def _foreign(self, value: Any, path: list[int]) -> Any:
         """Clean an object of a library: arrays, tensors, data frames, models of settings; else its repr."""
-        count = element_count(value)
-        if count is not None and callable(getattr(value, "tolist", None)):
-            if count > MAX_ARRAY_ELEMENTS and self._store_blob is not None:
-                return self._array_blob(value)
-            return self._clean(value.tolist(), path)
-        for method in ("to_dict", "model_dump", "tolist"):
-            convert = getattr(value, method, None)
-            if callable(convert) and not isinstance(value, type):
-                return self._clean(convert(), path)
+        for kind, convert in _NUMBER_KINDS:
+            # numpy takes its durations for integers.
+            if isinstance(value, kind) and element_kind(value) != "m":
+                return self._clean(convert(value), path)
+        if not isinstance(value, type):
+            if (count := element_count(value)) is not None and callable(getattr(value, "tolist", None)):
+                if count > MAX_ARRAY_ELEMENTS and self._store_blob is not None:
+                    return self._array_blob(value, self._store_blob, path)
+                return self._clean(_listed(value), path)
+            for method in ("to_dict", "model_dump", "tolist"):
+                if callable(make := getattr(value, method, None)):
+                    return self._clean(make(), path)
         self.counts["unknown_type"] += 1
         return self.text(repr(value)[:MAX_REPR_CHARACTERS])
 
-    def _array_blob(self, value: Any) -> dict[str, Any]:
-        assert self._store_blob is not None
-        array = _host_array(value)
+    def _array_blob(self, value: Any, store: StoreBlob, path: list[int]) -> dict[str, Any]:
         self.counts["blob"] += 1
+        array = _host_array(value)
+        if array is None or array.dtype.hasobject:
+            # Its memory holds addresses, which say nothing to anybody else.
+            return store(encode_plain(self._clean(value.tolist(), path))) | {"format": "json"}
         shape = [int(extent) for extent in array.shape]
-        return self._store_blob(array.tobytes()) | {
-            "format": "raw", "dtype": array.dtype.str, "shape": shape,
-        }  # fmt: skip
+        dtype = array.dtype.str if array.dtype.names is None else self._clean(array.dtype.descr, path)
+        return store(array.tobytes()) | {"format": "raw", "dtype": dtype, "shape": shape}
 
     def _text_or_blob(self, value: str) -> Any:
         text = self.text(value)
@@ -328,10 +275,14 @@ def _register_error_handler() -> None:
 _register_error_handler()
 
 
+def _exact(text: str) -> str:
+    """Return a text of a derived class, such as numpy's, as a plain one: encoders know no other."""
+    return str.__str__(text)
+
+
 def _digits(value: int) -> str:
-    """Write an integer beyond 64 bits as text: many JSON readers would round it."""
-    # Python refuses to write more than 4,300 decimal digits at once; hexadecimal has no such limit.
-    return str(value) if value.bit_length() < 14_000 else hex(value)
+    """Write an integer as text; in hexadecimal where Python may refuse to write so many decimal digits at once."""
+    return int.__repr__(value) if value.bit_length() < 2_000 else hex(value)
 
 
 def _decimal(value: Decimal) -> Any:
@@ -341,31 +292,82 @@ def _decimal(value: Decimal) -> Any:
     if abs(value.adjusted()) > 400:
         return str(value)
     if value == value.to_integral_value():
-        return int(value) if int(value) in _INT_RANGE else str(value)
+        return int(value) if int(value) in INT_RANGE else str(value)
     return float(value) if Decimal(float(value)) == value else str(value)
+
+
+def _fraction(value: Fraction) -> str:
+    return f"{_digits(value.numerator)}/{_digits(value.denominator)}".removesuffix("/1")
 
 
 def _moment(value: datetime) -> str:
     """Return ISO 8601 in UTC; a time without a zone is taken as local time."""
-    return value.astimezone(timezone.utc).isoformat()
+    try:
+        return value.astimezone(timezone.utc).isoformat()
+    except (OverflowError, ValueError):
+        # In the first or the last hours of the calendar UTC may lie outside it.
+        return value.isoformat()
+
+
+def _complex(value: complex) -> dict[str, Any]:
+    return {"$complex": [number_text(float(value.real)), number_text(float(value.imag))]}
 
 
 _CONVERSIONS: tuple[tuple[type, Callable[[Any], Any]], ...] = (
     (datetime, _moment),
     (date, date.isoformat),
+    (time, time.isoformat),
     (timedelta, timedelta.total_seconds),
     (Decimal, _decimal),
-    (Fraction, str),
-    (complex, lambda value: {"$complex": [number_text(value.real), number_text(value.imag)]}),
+    (Fraction, _fraction),
+    (complex, _complex),
     (UUID, str),
 )
 
+# What numpy's scalars say of themselves; its long double and its kin come out of ``tolist`` as they went in.
+_NUMBER_KINDS: tuple[tuple[type, Callable[[Any], Any]], ...] = (
+    (Integral, int),
+    (Real, float),
+    (Complex, complex),
+)
+
+
+# Below microseconds numpy gives integers for moments and durations.
+_TOO_FINE = ("[ns]", "[ps]", "[fs]", "[as]")
+
+
+def _is_long_range(value: Any) -> bool:
+    return isinstance(value, range) and value[MAX_ARRAY_ELEMENTS:] != range(0)
+
+
+def _listed(array: Any) -> Any:
+    """Return an array as nested lists; numpy's moments are in UTC, and those too fine for Python are rounded."""
+    kind = element_kind(array) if callable(getattr(array, "tobytes", None)) else None
+    if kind not in ("M", "m"):
+        return array.tolist()
+    if array.dtype.str.endswith(_TOO_FINE):
+        array = array.astype(f"{kind}8[us]")
+    return _in_utc(array.tolist())
+
+
+def _in_utc(moments: Any) -> Any:
+    if isinstance(moments, list):
+        return [_in_utc(moment) for moment in moments]
+    return moments.replace(tzinfo=timezone.utc) if isinstance(moments, datetime) else moments
+
 
 def _host_array(value: Any) -> Any:
-    """Return a tensor as an array in this machine's memory; an array as it is."""
+    """Return a tensor as an array in this machine's memory, an array as it is; None for what has no such form."""
     if callable(getattr(value, "tobytes", None)):
         return value
-    return value.detach().cpu().numpy()
+    if callable(getattr(value, "detach", None)):
+        tensor = value.detach().cpu()
+        try:
+            return tensor.numpy()
+        except TypeError:
+            # numpy knows no bfloat16; float32 holds all its values.
+            return tensor.float().numpy()
+    return value.to_numpy() if callable(getattr(value, "to_numpy", None)) else None
 
 
 def _sorted(items: Iterable[Any]) -> list[Any]:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from lezea_mlops._bounded import BoundedTable
-from lezea_mlops.events import FoldLogged, as_number
+from lezea_mlops.events import FoldLogged, as_number, number_text
 
 INDIVIDUAL_LEVELS = frozenset({"builder", "tasker"})
 # Of a metric whose name ends so, the least value is the best.
@@ -45,7 +45,7 @@ class Fold:
         best = self.minimum_id if metric.lower().endswith(_LESS_IS_BETTER) else self.maximum_id
         fields: dict[str, Any] = {
             "level": level, "metric": metric, "step": self.step, "count": self.count,
-            "mean": self.total / self.count, "min": self.minimum, "max": self.maximum, "best_id": best,
+            "mean": number_text(self.total / self.count), "min": self.minimum, "max": self.maximum, "best_id": best,
         }  # fmt: skip
         if split is not None:
             fields["split"] = split

@@ -18,28 +18,26 @@ def with_ids(modifications: Sequence[Mapping[str, Any]], prefix: str) -> list[di
     copies = []
     for number, modification in enumerate(modifications, start=1):
         copy = dict(modification)
-        if copy.get("id") is None:
-            copy = {"id": f"{prefix}-{number}"} | {
-                name: value for name, value in copy.items() if name != "id"
-            }
-        else:
-            copy["id"] = str(copy["id"])
-        parents = copy.get("parent_ids", copy.pop("parent_id", None))
-        copy["parent_ids"] = _as_list(parents)
-        copies.append(copy)
+        identity = copy.pop("id", None)
+        own = f"{prefix}-{number}" if identity is None or identity == "" else str(identity)
+        parents = _as_list(copy.pop("parent_ids", None))
+        parents += [parent for parent in _as_list(copy.pop("parent_id", None)) if parent not in parents]
+        copies.append({"id": own, **copy, "parent_ids": parents})
     return copies
 
 
 def _as_list(parents: Any) -> list[str]:
     if parents is None:
         return []
-    return [str(parent) for parent in parents] if isinstance(parents, list) else [str(parents)]
+    several = parents if isinstance(parents, list) else [parents]
+    return [str(parent) for parent in several if parent is not None]
 
 
 def tree_statistics(modifications: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Return what one logged tree says of itself: size, roots, depth, acceptance.
 
-    Depth counts modifications along the longest line of parents within this tree; a cycle counts once.
+    Depth counts modifications along the longest line of parents within this tree; a line that comes back to itself
+    ends there.
     """
     accepted = [m for m in modifications if m.get("accepted") is True]
     decided = [m for m in modifications if isinstance(m.get("accepted"), bool)]
@@ -52,22 +50,36 @@ def tree_statistics(modifications: Sequence[Mapping[str, Any]]) -> dict[str, Any
 
 
 def _depth(parents: Mapping[str, Sequence[str]]) -> int:
-    """Return the longest line of parents, without recursion (trees may be thousands deep)."""
+    """Return the longest line of parents, without recursion: trees may be thousands deep."""
     depth: dict[str, int] = {}
     for start in parents:
-        stack = [start]
-        while stack:
-            node = stack[-1]
-            if node in depth:
-                stack.pop()
-                continue
-            above = [p for p in parents[node] if p in parents and p not in stack]
-            if waiting := [p for p in above if p not in depth]:
-                stack.append(waiting[0])
-                continue
-            depth[node] = 1 + max((depth[p] for p in above), default=0)
-            stack.pop()
+        if start not in depth:
+            _measure(start, parents, depth)
     return max(depth.values(), default=0)
+
+
+def _measure(start: str, parents: Mapping[str, Sequence[str]], depth: dict[str, int]) -> None:
+    """Put the depths of *start* and of all above it into *depth*, looking at each parent once."""
+    # Zero while the node's own parents are looked at, so that a line that comes back to itself ends there.
+    depth[start] = 0
+    stack = [(start, iter(parents[start]))]
+    deepest = {start: 0}
+    while stack:
+        node, above = stack[-1]
+        for parent in above:
+            if parent not in parents:
+                continue
+            if parent not in depth:
+                depth[parent] = deepest[parent] = 0
+                stack.append((parent, iter(parents[parent])))
+                break
+            deepest[node] = max(deepest[node], depth[parent])
+        else:
+            stack.pop()
+            depth[node] = deepest[node] + 1
+            if stack:
+                below = stack[-1][0]
+                deepest[below] = max(deepest[below], depth[node])
 
 
 class ModificationCounts:
@@ -83,6 +95,8 @@ class ModificationCounts:
         if not isinstance(modifications, list):
             return
         for modification in modifications:
+            if not isinstance(modification, Mapping):
+                continue
             accepted = modification.get("accepted") is True
             self.proposed += 1
             self.accepted += accepted
@@ -96,4 +110,5 @@ class ModificationCounts:
             "proposed": self.proposed,
             "accepted": self.accepted,
             "by_type": {kind: {"proposed": p, "accepted": a} for kind, (p, a) in self._by_type.items()},
+            "partial": bool(self._by_type.evicted),
         }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -10,8 +11,13 @@ from lezea_mlops.events import as_number
 
 
 def scores_by_individual(fitness_scores: Any) -> Iterator[tuple[str, float]]:
-    """Yield (individual, score) of a mapping or a list of scores; what is no finite number is left out."""
+    """Yield (individual, score) of a mapping or a list of scores; what is no finite number is left out.
+
+    An array that was so large that it became a blob says nothing here.
+    """
     if isinstance(fitness_scores, Mapping):
+        if "$blob" in fitness_scores and "size" in fitness_scores:
+            return
         pairs = list(fitness_scores.items())
     elif isinstance(fitness_scores, (list, tuple)):
         pairs = [(str(index), score) for index, score in enumerate(fitness_scores)]
@@ -39,6 +45,8 @@ class PopulationHistory:
         scores = list(scores_by_individual(fields.get("fitness_scores")))
         self._last = {name: fields.get(name) for name in ("generation", "tasker_count", "builder_count")}
         diversity = as_number(fields.get("diversity_metric"))
+        if diversity is not None and not math.isfinite(diversity):
+            diversity = None
         self._last["last_diversity"] = diversity
         if self._first_diversity is None:
             self._first_diversity = diversity
@@ -58,5 +66,5 @@ class PopulationHistory:
         networks = {kind: count[0] for kind, count in self._networks.items()}
         return self._last | {
             "snapshots": self._snapshots, "best": self._best, "first_diversity": self._first_diversity,
-            "networks": networks,
+            "networks": networks, "partial": bool(self._networks.evicted),
         }  # fmt: skip

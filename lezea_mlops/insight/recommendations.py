@@ -10,9 +10,12 @@ Rule = Callable[[Mapping[str, Any]], Iterator[Advice]]
 
 ENOUGH_VALUES = 5
 PLATEAU_SHARE = 0.9
+RISE_SHARE = 0.1
 FEW_ACCEPTED = 0.05
 MANY_ACCEPTED = 0.8
 ENOUGH_MODIFICATIONS = 20
+DIVERSITY_LEFT = 0.2
+ENOUGH_STEPS = 100
 
 
 def recommend(data: Mapping[str, Any]) -> list[Advice]:
@@ -72,8 +75,11 @@ def _generalisation_gap(data: Mapping[str, Any]) -> Iterator[Advice]:
         val = metrics.get(other)
         if val is None or train.get("last") is None or val.get("last") is None:
             continue
+        # Measured against its fall or its size, for a loss may be negative or close to zero.
+        scale = max(val["first"] - val["min"], abs(val["min"]))
+        rise = val["last"] - val["min"]
         if (
-            val["last"] > val["min"] * 1.1
+            rise > RISE_SHARE * scale
             and train["last"] < train["first"]
             and val["min_step"] < val["last_step"]
         ):
@@ -110,7 +116,7 @@ def _acceptance(data: Mapping[str, Any]) -> Iterator[Advice]:
 def _diversity(data: Mapping[str, Any]) -> Iterator[Advice]:
     population = data["population"]
     first, last = population.get("first_diversity"), population.get("last_diversity")
-    if first and last is not None and last < first * 0.2:
+    if first is not None and last is not None and first > 0 and last < first * DIVERSITY_LEFT:
         yield _advice(
             "diversity_collapsed", "warning",
             f"the population's diversity fell from {first:.6g} to {last:.6g}: "
@@ -120,7 +126,7 @@ def _diversity(data: Mapping[str, Any]) -> Iterator[Advice]:
 
 
 def _no_checkpoint(data: Mapping[str, Any]) -> Iterator[Advice]:
-    if data["events"].get("training_step", 0) >= 100 and not data["events"].get("checkpoint"):
+    if data["events"].get("training_step", 0) >= ENOUGH_STEPS and not data["events"].get("checkpoint"):
         yield _advice(
             "no_checkpoint", "info",
             f"{data['events']['training_step']} training steps and no checkpoint: log_checkpoint(path, step) "

@@ -12,7 +12,7 @@ ScopePairs = tuple[tuple[str, str], ...]
 _INFINITE = math.inf
 
 GroupKey = tuple[ScopePairs, "str | None"]
-# The integers that a line of the journal can hold.
+# The integers that every reader of a line can hold.
 _INT_RANGE = range(-(2**63), 2**64)
 
 
@@ -120,6 +120,8 @@ class SeriesGroup:
         delta = previous - loss
         if not -_INFINITE < delta < _INFINITE:
             return None
+        if type(delta) is int and delta not in _INT_RANGE:
+            delta = float(delta)
         (figures.get("delta_loss") or self._new("delta_loss", delta)).observe(step, delta)
         return delta  # type: ignore[no-any-return]
 
@@ -157,11 +159,13 @@ class SeriesTable:
     Where all names stand in one group, those leave first that were not logged for long.
 
     Attributes:
+        steps: training steps that were taken.
         evicted: names that had to leave.
+        names_seen: names there were so far; one that left and came back counts twice.
     """
 
     def __init__(self, limit: int = MAX_KEYS) -> None:
-        self.evicted = 0
+        self.steps = self.evicted = self.names_seen = 0
         self._limit = limit
         self._names = 0
         self._last_scope: ScopePairs = ()
@@ -172,18 +176,26 @@ class SeriesTable:
 
     def group(self, scope: ScopePairs, split: str | None) -> SeriesGroup:
         """Return the group of *scope* and *split*, new if need be."""
-        if scope is self._last_scope and split is self._last_split and self._last_group is not None:
-            # The same as in the call before, hence the most recently used.
-            return self._last_group
         group = self._groups[scope, split]
         self._last_scope, self._last_split, self._last_group = scope, split, group
         if len(self._groups) > self._limit:
             self._let_group_go()
         return group
 
+    def take_step(
+        self, scope: ScopePairs, split: str | None, step: int, metrics: Mapping[str, Any]
+    ) -> float | None:
+        """Take the metrics of a training step, and return their ``delta_loss``; see ``SeriesGroup.take_step``."""
+        self.steps += 1
+        # The same group as in the call before is the most recently used one already.
+        if scope is self._last_scope and split is self._last_split and self._last_group is not None:
+            return self._last_group.take_step(step, metrics)
+        return self.group(scope, split).take_step(step, metrics)
+
     def name_added(self, group: SeriesGroup) -> None:
         """Make room after *group*, the most recently used one, gained a name."""
         self._names += 1
+        self.names_seen += 1
         while self._names > self._limit:
             if len(self._groups) > 1:
                 self._let_group_go()
@@ -194,7 +206,7 @@ class SeriesTable:
 
     def restart(self) -> None:
         """Begin a new attempt: its first losses are compared with none of the attempt before."""
-        for _, group in self._groups.items():
+        for _key, group in self._groups.items():  # noqa: PERF102 (a bounded table has no ``values``)
             group.previous_loss = None
 
     def _let_group_go(self) -> None:

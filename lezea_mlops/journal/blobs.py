@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import errno
+import contextlib
 import hashlib
 import os
 import shutil
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -15,7 +16,6 @@ from lezea_mlops._files import make_private_folder, open_private
 
 _COPY_CHUNK = 1024 * 1024
 _FICLONE = 0x40049409
-_CANNOT_CLONE = {errno.EOPNOTSUPP, errno.EXDEV, errno.EINVAL, errno.ENOTTY, errno.ENOSYS, errno.EPERM}
 
 
 @dataclass(frozen=True)
@@ -43,11 +43,10 @@ class BlobStore:
             OSError: the file system refuses.
         """
         captured = Captured(hashlib.sha256(content).hexdigest(), len(content))
-        if not self.path(captured.sha256).exists():
-            fresh, descriptor = self._open_fresh()
-            with os.fdopen(descriptor, "wb") as file:
+        if not self._has(captured):
+            with self._fresh() as (fresh, file):
                 file.write(content)
-            self._settle(fresh, captured.sha256)
+                self._settle(fresh, file, captured)
         return captured
 
     def put_file(self, source: Path, max_copy_bytes: int) -> Captured | None:
@@ -60,31 +59,42 @@ class BlobStore:
         """
         with source.open("rb") as file:
             size = os.fstat(file.fileno()).st_size
-            fresh, descriptor = self._open_fresh()
-            try:
-                with os.fdopen(descriptor, "wb+") as copy:
-                    if clone(file.fileno(), copy.fileno()):
-                        sha256, size = _hash(copy)
-                    elif size <= max_copy_bytes:
-                        sha256, size = _copy_and_hash(file, copy)
-                    else:
-                        fresh.unlink()
-                        return None
-            except BaseException:
-                fresh.unlink(missing_ok=True)
-                raise
-        self._settle(fresh, sha256)
-        return Captured(sha256, size)
+            with self._fresh() as (fresh, copy):
+                if clone(file.fileno(), copy.fileno()):
+                    captured = Captured(*_hash(copy))
+                elif size <= max_copy_bytes:
+                    captured = Captured(*_copy_and_hash(file, copy))
+                else:
+                    return None
+                self._settle(fresh, copy, captured)
+        return captured
 
-    def _open_fresh(self) -> tuple[Path, int]:
+    @contextlib.contextmanager
+    def _fresh(self) -> Iterator[tuple[Path, IO[bytes]]]:
+        """Open a file of a name of its own; what still has that name afterwards is removed."""
         make_private_folder(self.folder)
         fresh = self.folder / f".{os.getpid()}.{os.urandom(8).hex()}"
-        return fresh, open_private(fresh, os.O_RDWR | os.O_CREAT | os.O_EXCL)
+        descriptor = open_private(fresh, os.O_RDWR | os.O_CREAT | os.O_EXCL)
+        try:
+            with os.fdopen(descriptor, "wb+") as file:
+                yield fresh, file
+        finally:
+            fresh.unlink(missing_ok=True)
 
-    def _settle(self, fresh: Path, sha256: str) -> None:
-        place = self.path(sha256)
-        make_private_folder(place.parent)
-        os.replace(fresh, place)
+    def _has(self, captured: Captured) -> bool:
+        """Tell whether the content is here, and whole: a power loss may leave a file without its content."""
+        try:
+            return self.path(captured.sha256).stat().st_size == captured.size
+        except FileNotFoundError:
+            return False
+
+    def _settle(self, fresh: Path, file: IO[bytes], captured: Captured) -> None:
+        """Give a finished file its place, unless the same content already stands there."""
+        file.flush()
+        if not self._has(captured):
+            place = self.path(captured.sha256)
+            make_private_folder(place.parent)
+            os.replace(fresh, place)
 
 
 def clone(source_fd: int, target_fd: int) -> bool:
@@ -95,10 +105,9 @@ def clone(source_fd: int, target_fd: int) -> bool:
 
     try:
         fcntl.ioctl(target_fd, _FICLONE, source_fd)
-    except OSError as error:
-        if error.errno in _CANNOT_CLONE:
-            return False
-        raise
+    except OSError:
+        # File systems refuse in many ways; whatever is really wrong, the copy that follows meets and says.
+        return False
     return True
 
 
@@ -123,8 +132,12 @@ def _copy_and_hash(source: IO[bytes], target: IO[bytes]) -> tuple[str, int]:
 
 
 def place_under_name(content: Path, folder: Path, name: str) -> Path:
-    """Give *content* the file name *name* inside *folder*, by a hard link where possible, else by a copy."""
+    """Give *content* the file name *name* inside *folder*, by a hard link where possible, else by a copy.
+
+    A file of that name makes room: written into, it might be another blob's other name.
+    """
     target = folder / Path(name).name
+    target.unlink(missing_ok=True)
     try:
         os.link(content, target)
     except OSError:

@@ -66,14 +66,18 @@ class Cursor:
 def _load(path: Path) -> CursorState:
     try:
         content = json.loads(path.read_bytes())
-        positions = {
-            wid: Position(int(offset), int(seq)) for wid, (offset, seq) in content["positions"].items()
-        }
+        positions = {wid: _position(*numbers) for wid, numbers in content["positions"].items()}
         return CursorState(positions, dict(content["sink"]))
     except FileNotFoundError:
         return CursorState()
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         log.warning(
             "the cursor %s cannot be read (%s); the run is delivered again from its beginning", path, error
         )
         return CursorState()
+
+
+def _position(offset: object, seq: object) -> Position:
+    if type(offset) is int and type(seq) is int and offset >= 0 and seq >= 0:
+        return Position(offset, seq)
+    raise ValueError(f"{offset!r} and {seq!r} are no position")

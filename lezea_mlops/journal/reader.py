@@ -6,6 +6,7 @@ place, counted and stepped over, and a line beyond the limit is stepped over wit
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -15,7 +16,11 @@ from lezea_mlops.errors import JournalError
 from lezea_mlops.events import MAX_LINE_BYTES, Envelope, NotARecord, decode_line
 from lezea_mlops.journal.layout import RunFolder
 
+log = logging.getLogger("lezea_mlops")
+
 CHUNK_BYTES = 1024 * 1024
+# So much at a time suits the processor's cache.
+STREAM_BYTES = 64 * 1024
 MAX_DAMAGE_NOTES = 100
 
 
@@ -56,39 +61,34 @@ def read_chunk(
     Raises:
         JournalError: the file cannot be read, or is shorter than *offset*.
     """
+    lines, after, damage = _read_lines(path, offset, max_bytes, max_line)
+    records, ends = [], []
+    for record, end in _decoded(path, offset, lines, damage, max_line):
+        records.append(record)
+        ends.append(end)
+    return Chunk(records, ends, after, damage)
+
+
+def _read_lines(path: Path, offset: int, max_bytes: int, max_line: int) -> tuple[bytes, int, list[Damage]]:
+    """Return whole lines, the offset behind them, and the note of a line that was too long to be held."""
     try:
         with path.open("rb", buffering=0) as file:
-            size = os.fstat(file.fileno()).st_size
+            fd = file.fileno()
+            size = os.fstat(fd).st_size
             if offset > size:
                 raise JournalError(
                     f"{path} has {size} bytes, and the reader's position is {offset}: the file was cut or replaced"
                 )
-            return _read_lines(path, file.fileno(), offset, min(size, offset + max_bytes), size, max_line)
+            end = min(size, offset + max_bytes)
+            lines = _read_exactly(fd, offset, end)
+            if (length := lines.rfind(b"\n") + 1) == 0 and end < size:
+                length = _length_of_line(fd, offset, end, size)
+                if length > max_line:
+                    return b"", offset + length, [_too_long(path, offset, length)]
+                lines = _read_exactly(fd, offset, offset + length)
+            return lines[:length], offset + length, []
     except OSError as error:
         raise JournalError(f"cannot read the journal {path}: {error}") from error
-
-
-def _read_lines(path: Path, fd: int, offset: int, end: int, size: int, max_line: int) -> Chunk:
-    data = _read_exactly(fd, offset, end)
-    # A line longer than the chunk: read on until its newline, or give it up beyond the limit.
-    while (cut := data.rfind(b"\n")) < 0 and end < size:
-        if len(data) > max_line:
-            return _step_over(path, fd, offset, end, size)
-        end = min(size, end + CHUNK_BYTES)
-        data = _read_exactly(fd, offset, end)
-    chunk = Chunk(after=offset + cut + 1)
-    position = offset
-    for line in data[: cut + 1].split(b"\n")[:-1]:
-        start, position = position, position + len(line) + 1
-        try:
-            record = decode_line(line)
-        except NotARecord as error:
-            if line.strip():
-                chunk.damage.append(Damage(path, start, str(error)))
-            continue
-        chunk.records.append(record)
-        chunk.ends.append(position)
-    return chunk
 
 
 def _read_exactly(fd: int, start: int, end: int) -> bytes:
@@ -99,16 +99,36 @@ def _read_exactly(fd: int, start: int, end: int) -> bytes:
     return b"".join(parts)
 
 
-def _step_over(path: Path, fd: int, start: int, position: int, size: int) -> Chunk:
-    """Find the end of a line that is too long to be one of ours, holding one chunk of it at a time."""
-    while position < size:
-        part = os.pread(fd, CHUNK_BYTES, position)
+def _length_of_line(fd: int, start: int, position: int, size: int) -> int:
+    """Return the length of the line from *start* on, newline included, holding little of it; 0 if it is unfinished."""
+    while position < size and (part := os.pread(fd, STREAM_BYTES, position)):
         found = part.find(b"\n")
         if found >= 0:
-            after = position + found + 1
-            return Chunk(after=after, damage=[Damage(path, start, f"a line of {after - start} bytes")])
+            return position + found + 1 - start
         position += len(part)
-    return Chunk(after=start)
+    return 0
+
+
+def _decoded(
+    path: Path, offset: int, lines: bytes, damage: list[Damage], max_line: int
+) -> Iterator[tuple[Envelope, int]]:
+    """Yield the records of whole lines, each with the offset behind it, and note the damage between them."""
+    start = offset
+    for line in lines[:-1].split(b"\n") if lines else ():
+        end = start + len(line) + 1
+        try:
+            if end - start > max_line:
+                damage.append(_too_long(path, start, end - start))
+            else:
+                yield decode_line(line), end
+        except NotARecord as error:
+            if line.strip():
+                damage.append(Damage(path, start, str(error)))
+        start = end
+
+
+def _too_long(path: Path, offset: int, length: int) -> Damage:
+    return Damage(path, offset, f"a line of {length} bytes is too long for a record")
 
 
 class JournalReader:
@@ -127,21 +147,33 @@ class JournalReader:
         self.damage: list[Damage] = []
 
     def __iter__(self) -> Iterator[Envelope]:
-        """Yield the records up to the present end, writer by writer, and move the positions."""
-        for wid, path in self.folder.journals().items():
-            while chunk := self.next_chunk(wid, path):
-                yield from chunk.records
+        """Yield the records up to the present end, writer by writer; the positions move with each of them.
 
-    def next_chunk(self, wid: str, path: Path, max_bytes: int = CHUNK_BYTES) -> Chunk | None:
-        """Read on in one file; None if there is nothing new."""
-        offset = self.positions.get(wid, 0)
-        chunk = read_chunk(path, offset, max_bytes)
-        if chunk.after == offset:
-            return None
-        self.positions[wid] = chunk.after
-        self.damaged += len(chunk.damage)
-        self.damage.extend(chunk.damage[: MAX_DAMAGE_NOTES - len(self.damage)])
-        return chunk
+        What was stepped over is told in one line of the log at the end.
+        """
+        told = self.damaged
+        for wid, path in self.folder.journals().items():
+            yield from self._records(wid, path)
+        if self.damaged > told:
+            log.warning(
+                "%d places in the journals of %s hold no record and were stepped over; the first: %s",
+                self.damaged - told, self.folder.path, self.damage[0],
+            )  # fmt: skip
+
+    def _records(self, wid: str, path: Path) -> Iterator[Envelope]:
+        positions = self.positions
+        offset = positions.get(wid, 0)
+        while True:
+            lines, after, damage = _read_lines(path, offset, STREAM_BYTES, MAX_LINE_BYTES)
+            if after == offset:
+                return
+            try:
+                for record, positions[wid] in _decoded(path, offset, lines, damage, MAX_LINE_BYTES):
+                    yield record
+            finally:
+                self.damaged += len(damage)
+                self.damage.extend(damage[: MAX_DAMAGE_NOTES - len(self.damage)])
+            offset = positions[wid] = after
 
 
 def read_run(run_dir: str | os.PathLike[str]) -> Iterator[Envelope]:

@@ -43,8 +43,6 @@ class JournalWriter:
         torn_bytes: what opening cut off from an unfinished last line.
         lost: records that could not be written since opening.
         last_ts: time stamp of the last record, UTC microseconds.
-        sync_after_us: with the policy ``interval``, how long after a sync an append syncs itself; longer where a
-            driver does it.
     """
 
     def __init__(
@@ -61,17 +59,20 @@ class JournalWriter:
         self._gap_first: int | None = None
         self._gap_reason = ""
         self._newline_first = False
+        self._fd = -1
         self._lock = _take_lock(folder, wid)
         try:
             self._fd = open_private(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND)
             self.size_bytes, self.torn_bytes = cut_torn_tail(self._fd)
             self.seq, last_attempt = last_numbers(self._fd, self.size_bytes)
         except OSError as error:
-            self._lock.release()
+            self.abandon()
             raise JournalError(f"cannot open the journal {self.path}: {error}") from error
         self.attempt = attempt if attempt is not None else last_attempt + 1
-        self.last_ts = self._synced_us = now_us()
-        self.sync_after_us = _SYNC_AFTER_US[durability]
+        self.last_ts = now_us()
+        self._sync_after_us = _SYNC_AFTER_US[durability]
+        # With the policy ``process`` no sync is ever due, whatever the clock does.
+        self._synced_us = 0 if durability == "process" else self.last_ts
         self._synced_size = self.size_bytes
 
     def append(
@@ -93,12 +94,14 @@ class JournalWriter:
 
         Raises:
             LineTooLongError: nothing was written; the fields must become shorter.
-            JournalError: the record is not in the file; it is counted, and a ``gap`` record will say so.
+            ValueError: nothing was written; there are no fields.
+            JournalError: the record is not in the file; it is counted, and a ``gap`` record will say so. Or it is in
+                the file and could not be fsynced, as the text then says.
         """
         # This is what every log call waits for: as few calls and look-ups as can be.
         encoded = encode_json(fields)
-        if len(encoded) > MAX_FIELDS_BYTES:
-            raise LineTooLongError(f"{len(encoded)} bytes of {type_name} do not fit a line")
+        if not 2 < len(encoded) <= MAX_FIELDS_BYTES:
+            raise _unfit(type_name, len(encoded))
         if type_name is self._last_type and scope is self._last_scope and not auto and not late:
             template = self._last_template
         else:
@@ -111,34 +114,70 @@ class JournalWriter:
         try:
             written = os.write(self._fd, line)
         except OSError as error:
-            raise self._undo(0, error) from error
+            raise self._lost(error) from error
         if written != len(line):
-            raise self._undo(written, OSError(f"only {written} of {len(line)} bytes were written"))
+            raise self._lost(self._take_back(written, len(line)))
         self.size_bytes += written
         # The wall clock may jump back; then a sync is due at once rather than in hours.
-        if not 0 <= ts - self._synced_us < self.sync_after_us:
-            self.sync()
+        if not 0 <= ts - self._synced_us < self._sync_after_us:
+            self._sync_now()
+
+    @property
+    def sync_after_us(self) -> int:
+        """How long after a sync an append syncs itself; a driver that syncs sets it higher.
+
+        Only the policy ``interval`` lets it be set: ``record`` and ``process`` are what they are with any driver.
+        """
+        return self._sync_after_us
+
+    @sync_after_us.setter
+    def sync_after_us(self, value: int) -> None:
+        if self._durability == "interval":
+            self._sync_after_us = value
 
     def sync(self) -> None:
-        """Make all lines survive a power loss. Safe to call from another thread than ``append``."""
+        """Make all lines survive a power loss, unless the policy is ``process``.
+
+        Safe to call from another thread than ``append``.
+
+        Raises:
+            OSError: the file system refuses.
+        """
+        if self._durability == "process":
+            return
         size = self.size_bytes
         if size != self._synced_size and self._fd >= 0:
             os.fsync(self._fd)
             self._synced_size = size
         self._synced_us = now_us()
 
+    def _sync_now(self) -> None:
+        try:
+            self.sync()
+        except OSError as error:
+            raise JournalError(f"what is in {self.path} could not be fsynced: {error}") from error
+
     def close(self) -> None:
-        """Fsync unless the policy is ``process``, close the file and give the lock back."""
+        """Say what is missing, fsync unless the policy is ``process``, close the file, give the lock back.
+
+        Raises:
+            JournalError: the fsync failed; file and lock are closed nevertheless.
+        """
         if self._fd < 0:
             return
-        if self._durability != "process":
-            self.sync()
-        self.abandon()
+        try:
+            if self._gap_first is not None:
+                # Where this fails too, those who lost records were told at each call.
+                self._write_gap()
+            self._sync_now()
+        finally:
+            self.abandon()
 
     def abandon(self) -> None:
         """Close the descriptors and do nothing else: what a forked child does with its parent's journal."""
-        os.close(self._fd)
-        self._fd = -1
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
         self._lock.release()
 
     def _template(self, type_name: str, scope: ScopePairs, auto: bool, late: bool) -> bytes:
@@ -160,40 +199,61 @@ class JournalWriter:
             self._last_type, self._last_scope, self._last_template = type_name, scope, template
         return template
 
-    def _undo(self, written: int, error: OSError) -> JournalError:
-        """Take half a line back and remember the loss."""
-        if written:
-            try:
-                os.ftruncate(self._fd, self.size_bytes)
-            except OSError:
-                # The half line stays: a newline before the next record keeps it from damaging that one.
-                self._newline_first = True
-                self.size_bytes += written
+    def _take_back(self, written: int, expected: int) -> OSError:
+        """Cut off the part of a line that was written, and return what happened."""
+        try:
+            # The system's own size: ours may lag behind, if a signal's exception once came between write and count.
+            os.ftruncate(self._fd, os.fstat(self._fd).st_size - written)
+        except OSError:
+            # The half line stays: a newline before the next record keeps it from damaging that one.
+            self._newline_first = True
+            self.size_bytes += written
+        return OSError(f"only {written} of {expected} bytes were written")
+
+    def _lost(self, error: OSError) -> JournalError:
+        """Remember that the record with the present number is not in the file."""
         self.lost += 1
         if self._gap_first is None:
             self._gap_first, self._gap_reason = self.seq, str(error)
         return JournalError(f"cannot write to the journal {self.path}: {error}")
 
     def _close_gap(self) -> None:
-        """Say which records are missing, now that something may be written again."""
+        """Say which records are missing; while that cannot be written, the next record is missing too.
+
+        A record that is shorter than the gap's might still fit. It would stand among the numbers that the gap
+        later declares lost, and behind half a line that could not be cut off.
+        """
+        error = self._write_gap()
+        if error is not None:
+            self.seq += 1
+            self.last_ts = now_us()
+            raise self._lost(error)
+
+    def _write_gap(self) -> OSError | None:
+        """Try to write the ``gap`` record, and return why it cannot be done."""
         assert self._gap_first is not None
         first, last = self._gap_first, self.seq
         gap = {"count": last - first + 1, "first_seq": first, "last_seq": last, "reason": self._gap_reason}
         template = line_template(Gap.type, run_id=self._run_id, wid=self.wid, att=self.attempt)
-        line = template % (self.seq + 1, now_us(), encode_json(gap)[1:])
+        line = template % (last + 1, now_us(), encode_json(gap)[1:])
         if self._newline_first:
             line = b"\n" + line
         try:
             written = os.write(self._fd, line)
-            if written != len(line):
-                os.ftruncate(self._fd, self.size_bytes)
-                return
-        except OSError:
-            # Still full: the record that follows meets the same error and is counted there.
-            return
-        self.seq += 1
+        except OSError as error:
+            return error
+        if written != len(line):
+            return self._take_back(written, len(line))
+        self.seq = last + 1
         self.size_bytes += written
         self._gap_first, self._newline_first = None, False
+        return None
+
+
+def _unfit(type_name: str, encoded_bytes: int) -> Exception:
+    if encoded_bytes > MAX_FIELDS_BYTES:
+        return LineTooLongError(f"{encoded_bytes} bytes of {type_name} do not fit a line")
+    return ValueError(f"a record of type {type_name!r} needs one field at least")
 
 
 def _take_lock(folder: RunFolder, wid: str) -> LifeLock:

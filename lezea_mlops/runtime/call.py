@@ -207,7 +207,7 @@ class Call:
         if value is None:
             return None
         plain = value.value if isinstance(value, Enum) else value
-        return self._converted(argument, value, lambda _: self.cleaner.text(plain))
+        return self.converted(argument, value, lambda _: self.cleaner.text(plain))  # type: ignore[no-any-return]
 
     def needed_text(self, argument: str, value: Any) -> str:
         """Return text without which the call says nothing.
@@ -241,7 +241,7 @@ class Call:
             reason = f"is of type {type(value).__name__}, and a list of ids was expected"
             self.reject(argument, value, reason, TypeError)
             return None
-        return self._converted(argument, value, list)
+        return self.converted(argument, value, list)
 
     def value(self, argument: str, value: Any, depth: int = 0) -> Any:
         """Return any value, cleaned; items of it that raise are set aside."""
@@ -265,7 +265,7 @@ class Call:
             if error is None:
                 cleaned |= pair
                 continue
-            name = self._converted(place, key, self.cleaner.name)
+            name = self.converted(place, key, self.cleaner.name)
             inside = None if name is None else self.value(place, item, depth + 1)
             if inside is not None:
                 cleaned[name] = inside
@@ -295,7 +295,7 @@ class Call:
             self._raised(argument, value, error)
         return number  # type: ignore[no-any-return]
 
-    def _converted(self, argument: str, value: Any, convert: Callable[[Any], Any]) -> Any:
+    def converted(self, argument: str, value: Any, convert: Callable[[Any], Any]) -> Any:
         """Return what *convert* makes of *value*; None where it raises, and then the argument is set aside."""
         converted, error = _attempt(convert, value)
         if error is not None:
@@ -315,7 +315,7 @@ class Call:
         place = _place_of_call()
         for bad in self._bad:
             shown = shorten(bad.value)
-            fields = {
+            fields: dict[str, Any] = {
                 "call": self.name,
                 "argument": self.cleaner.name(bad.argument),
                 "value": self.cleaner.text(shown),

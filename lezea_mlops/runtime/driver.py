@@ -7,6 +7,7 @@ import logging
 import os
 import threading
 import time
+import weakref
 from collections.abc import Sequence
 from typing import Any
 
@@ -24,6 +25,9 @@ ALIVE_PERIODS = 10
 # The keeper syncs each second; an append only does so itself when the keeper is this late.
 LATE_SYNC_US = 5_000_000
 DELIVERY_LOCK = "courier"
+# How often a process looks how far another one has delivered, and how long it waits for that when it ends.
+LOOK_EVERY_S = 0.05
+OTHERS_TURN_S = 1.0
 
 
 def take_delivery_lock(folder: RunFolder) -> LifeLock | None:
@@ -32,14 +36,27 @@ def take_delivery_lock(folder: RunFolder) -> LifeLock | None:
 
 
 class ThreadDriver:
-    """Delivers a run by one thread per sink, and keeps the journal on the disk by another."""
+    """Delivers a run by one thread per sink, and keeps the journal on the disk by another.
+
+    Several processes may write one run; one of them delivers it, and when it ends another takes over. A thread that
+    hangs in a sink when the driver is closed keeps that right until it has ended: what it does late must not meet
+    what another process does by then.
+    """
 
     def __init__(self, recorder: Recorder, sinks: Sequence[Sink]) -> None:
         self._recorder = recorder
-        self._loops = [DeliveryLoop(Shipper(recorder.folder, sink, time.monotonic)) for sink in sinks]
+        self._loops = [
+            DeliveryLoop(Shipper(recorder.folder, sink, time.monotonic), when_ended=self._loop_ended)
+            for sink in sinks
+        ]
         self._stopping = threading.Event()
+        self._guard = threading.Lock()
+        self._delivers = False
+        self._running = 0
         self._lock: LifeLock | None = None
+        self._lock_failed = False
         self._keeper = threading.Thread(target=self._keep, name="lezea-keeper", daemon=True)
+        _DRIVERS.add(self)
 
     def start(self) -> None:
         """Start delivering; where another process delivers this run, take over when it ends."""
@@ -64,6 +81,8 @@ class ThreadDriver:
 
     def wait_until_reached(self, deadline: Deadline) -> list[str]:
         """Wait for each destination's first try; return what is wrong with those that took nothing."""
+        if not self._delivers:
+            return []
         for loop in self._loops:
             loop.wake()
         return [
@@ -75,34 +94,76 @@ class ThreadDriver:
     def flush(self, deadline: Deadline) -> bool:
         """Wait until all that was recorded is delivered everywhere; False if the deadline passed first."""
         wanted = {self._recorder.wid: self._recorder.seq}
+        if not self._delivers:
+            return self._wait_for_other_process(deadline)
         return all(loop.wait_for(wanted, deadline, wake=True) for loop in self._loops)
 
     def close(self, deadline: Deadline) -> None:
         """Ship what waits within the deadline and end the threads."""
+        self._take_over()
+        self._stopping.set()
+        if not self._delivers:
+            self._wait_for_other_process(Deadline.after(min(OTHERS_TURN_S, deadline.left_s())))
         for loop in self._loops:
             loop.ask_to_end(deadline)
         for loop in self._loops:
             loop.join(deadline)
-        self._stopping.set()
-        self._keeper.join(deadline.left_s())
-        if self._lock is not None:
-            self._lock.release()
+        if self._keeper.is_alive():
+            self._keeper.join(deadline.left_s())
 
     def waiting(self, shipper: Shipper) -> int:
         """Return how many records of this process wait for one destination."""
+        if not self._delivers:
+            shipper.read_cursor()
         position = shipper.positions.get(self._recorder.wid)
         return self._recorder.seq - (position.seq if position else 0)
 
     def health(self) -> dict[str, Any]:
-        """Return state and counts by destination."""
-        return {shipper.sink.name: shipper.health.as_dict(self.waiting(shipper)) for shipper in self.shippers}
+        """Return state and counts by destination; ``elsewhere``: another process delivers this run."""
+        elsewhere = {} if self._delivers else {"state": "elsewhere"}
+        return {
+            shipper.sink.name: shipper.health.as_dict(self.waiting(shipper)) | elsewhere
+            for shipper in self.shippers
+        }
+
+    def after_fork_in_child(self) -> None:
+        """Close the parent's lock: a forked child that lives on must not keep others from delivering."""
+        if self._lock is not None:
+            self._lock.release()
 
     def _take_over(self) -> None:
-        if self._lock is None:
-            self._lock = take_delivery_lock(self._recorder.folder)
-            if self._lock is not None:
-                for loop in self._loops:
-                    loop.start()
+        """Deliver from now on, if no other process does."""
+        with self._guard:
+            if self._delivers or self._stopping.is_set():
+                return
+            try:
+                self._lock = take_delivery_lock(self._recorder.folder)
+            except OSError as error:
+                # Without the lock nothing is delivered from here; the journal keeps it for ``lezea sync``.
+                if not self._lock_failed:
+                    self._lock_failed = True
+                    log.warning("cannot lock the delivery of %s: %s", self._recorder.folder.path, error)
+            if self._lock is None:
+                return
+            self._delivers, self._running = True, len(self._loops)
+        for loop in self._loops:
+            loop.shipper.read_cursor()
+            if not loop.start():
+                self._loop_ended()
+
+    def _loop_ended(self) -> None:
+        with self._guard:
+            self._running -= 1
+            if self._running == 0 and self._lock is not None:
+                self._lock.release()
+
+    def _wait_for_other_process(self, deadline: Deadline) -> bool:
+        """Look at the other process's cursors until they have come to this process's last record."""
+        while any(self.waiting(shipper) for shipper in self.shippers):
+            if deadline.passed():
+                return False
+            time.sleep(min(LOOK_EVERY_S, deadline.left_s()))
+        return True
 
     def _keep(self) -> None:
         period = 0
@@ -121,3 +182,15 @@ class ThreadDriver:
             replace_atomically(self._recorder.folder.path / "alive.json", content)
         except OSError as error:
             log.debug("cannot renew alive.json: %s", error)
+
+
+_DRIVERS: weakref.WeakSet[ThreadDriver] = weakref.WeakSet()
+
+
+def _after_fork_in_child() -> None:
+    for driver in list(_DRIVERS):
+        driver.after_fork_in_child()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)

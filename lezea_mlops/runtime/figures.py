@@ -127,8 +127,9 @@ class RunFigures:
         }
 
     def _training_step(self, fields: Fields, scope: ScopePairs, ts: int) -> None:
-        group = self.series.group(scope, fields.get("data_split"))
-        group.take_step(fields.get("step", 0), _object(fields, "metrics"))
+        self.series.take_step(
+            scope, fields.get("data_split"), fields.get("step", 0), _object(fields, "metrics")
+        )
 
     def _metrics(self, fields: Fields, scope: ScopePairs, ts: int) -> None:
         self.series.group(scope, None).observe(fields.get("step", 0), _object(fields, "metrics"))
@@ -197,4 +198,4 @@ class _Brief:
 def _object(fields: Fields, name: str) -> Mapping[str, Any]:
     """Return a field that is an object; an empty one where it is none, or was too large for its line."""
     value = fields.get(name)
-    return value if isinstance(value, Mapping) and not is_blob(value) else {}
+    return value if isinstance(value, Mapping) and not ("$blob" in value and "size" in value) else {}

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
+import stat
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from lezea_mlops.journal import BlobStore
+from lezea_mlops.journal import BlobStore, Captured
 
 BYTES_PER_MB = 1024 * 1024
 
@@ -42,37 +44,40 @@ class FileCapture:
         captured = self._blobs.put_bytes(content)
         return {"$blob": captured.sha256, "size": captured.size}
 
-    def file(self, path: str | os.PathLike[str]) -> dict[str, Any]:
-        """Capture a file as it is now.
+    def file(self, path: Path) -> dict[str, Any]:
+        """Capture a file, given by its absolute path, as it is now.
 
         Returns:
-            Fields ``path`` (absolute), ``size`` in bytes, and either ``blob`` and ``sha256`` or ``reference``.
+            Fields ``path``, ``size`` in bytes, and either ``blob`` and ``sha256`` or ``reference``.
 
         Raises:
             CannotCapture: it is missing, no plain file, or cannot be read.
         """
-        source = Path(path).expanduser().absolute()
         try:
-            status = source.stat()
-            if source.is_dir():
-                raise CannotCapture(
-                    f"{source} is a folder; log its files one by one, or pack it into one file"
-                )
-            if not source.is_file():
-                raise CannotCapture(f"{source} is no plain file")
-            captured = None
-            if self._copies and self._stores:
-                captured = self._blobs.put_file(source, self._max_copy_bytes)
-            elif not os.access(source, os.R_OK):
-                raise PermissionError(13, "permission denied", str(source))
+            status = path.stat()
         except FileNotFoundError:
-            raise CannotCapture(f"{source} does not exist") from None
+            raise CannotCapture("does not exist") from None
+        except (OSError, ValueError) as error:
+            raise CannotCapture(f"cannot be captured: {_said(error)}") from error
+        if stat.S_ISDIR(status.st_mode):
+            raise CannotCapture("is a folder; log its files one by one, or pack it into one file")
+        if not stat.S_ISREG(status.st_mode):
+            raise CannotCapture("is no plain file")
+        try:
+            captured = self._captured(path)
         except OSError as error:
-            raise CannotCapture(f"{source} cannot be captured: {error.strerror or error}") from error
-        fields: dict[str, Any] = {"path": str(source), "size": status.st_size}
+            raise CannotCapture(f"cannot be captured: {_said(error)}") from error
+        fields: dict[str, Any] = {"path": str(path), "size": status.st_size}
         if captured is not None:
             return fields | {"size": captured.size, "blob": captured.sha256, "sha256": captured.sha256}
         return fields | {"reference": {"mtime_ns": status.st_mtime_ns, "inode": status.st_ino}}
+
+    def _captured(self, path: Path) -> Captured | None:
+        if self._copies and self._stores:
+            return self._blobs.put_file(path, self._max_copy_bytes)
+        if not os.access(path, os.R_OK):
+            raise PermissionError(errno.EACCES, "permission denied", str(path))
+        return None
 
     def content(self, content: bytes) -> dict[str, Any]:
         """Capture bytes, as ``file`` does.
@@ -83,17 +88,33 @@ class FileCapture:
         try:
             pointer = self.store_blob(content)
         except OSError as error:
-            raise CannotCapture(
-                f"{len(content)} bytes cannot be stored: {error.strerror or error}"
-            ) from error
+            raise CannotCapture(f"cannot be stored: {_said(error)}") from error
         return {"size": pointer["size"], "blob": pointer["$blob"], "sha256": pointer["$blob"]}
+
+
+def absolute_path(path: Any) -> Path:
+    """Return what a user gave as a path, with ``~`` resolved where there is such a home.
+
+    Raises:
+        TypeError: it is no path.
+    """
+    given = Path(os.fsdecode(path))
+    try:
+        return given.expanduser().absolute()
+    except RuntimeError:
+        # There is no such user; a file may have that name nevertheless.
+        return given.absolute()
+
+
+def _said(error: Exception) -> str:
+    return getattr(error, "strerror", None) or str(error)
 
 
 def render_figure(figure: Any, name: str) -> bytes:
     """Draw a matplotlib or plotly figure in the format of the file name *name* (``.png`` if it has none).
 
     Raises:
-        CannotCapture: it is no figure that can be drawn.
+        TypeError: it is no figure that can be drawn.
     """
     form = name.rpartition(".")[2].lower() if "." in name else "png"
     save: Callable[..., Any] | None = getattr(figure, "savefig", None)
@@ -105,6 +126,6 @@ def render_figure(figure: Any, name: str) -> bytes:
         return str(figure.to_html()).encode()
     if callable(getattr(figure, "to_image", None)):
         return bytes(figure.to_image(format=form))
-    raise CannotCapture(
+    raise TypeError(
         f"a {type(figure).__name__} is no figure: it has neither savefig (matplotlib) nor to_html and to_image (plotly)"
     )

@@ -88,7 +88,8 @@ class Recorder:
         try:
             (self._writer or self.writer).append(type_name, fields, scope, auto, self.late)
         except LineTooLongError:
-            self._write_without_large_fields(type_name, fields, scope, auto)
+            if not self._write_without_large_fields(type_name, fields, scope, auto):
+                return
         except JournalError as error:
             self._lost(error)
             return
@@ -146,6 +147,13 @@ class Recorder:
             self._writer = None
         self.wid = f"{self.wid}.{os.urandom(4).hex()}"
         self._last_seq = 0
+        self._begin_figures()
+
+    def _begin_figures(self) -> None:
+        """Start the figures of a forked child: its first loss and its counts do not go on from the parent's."""
+        self.figures = RunFigures()
+        self.series = self.figures.series
+        self._folds = Folds()
 
     def _lost(self, error: JournalError) -> None:
         self.counts["not_written"] += 1
@@ -155,23 +163,25 @@ class Recorder:
 
     def _write_without_large_fields(
         self, type_name: str, fields: Mapping[str, Any], scope: ScopePairs, auto: bool
-    ) -> None:
-        """Move the largest fields to blobs until the line is short enough, and write the rest."""
+    ) -> bool:
+        """Move the largest fields to blobs until the line is short enough; False if it could not be written."""
         slim = dict(fields)
         for name in sorted(slim, key=lambda name: len(encode_json(slim[name])), reverse=True):
             try:
                 slim[name] = self._store_blob(encode_json(slim[name])) | {"format": "json"}
                 self.counts["blob"] += 1
                 self.writer.append(type_name, slim, scope, auto, self.late)
-                return
+                return True
             except LineTooLongError:
                 continue
             except OSError as error:
                 self._lost(JournalError(f"cannot store a large value in {self.folder.blobs}: {error}"))
-                return
+                return False
             except JournalError as error:
                 self._lost(error)
-                return
+                return False
+        self._lost(JournalError(f"an event of type {type_name} is too long for a line"))
+        return False
 
 
 class OffRecorder(Recorder):
@@ -199,8 +209,9 @@ class OffRecorder(Recorder):
         """Write nothing."""
 
     def after_fork_in_child(self) -> None:
-        """Make a lock that no vanished thread holds."""
+        """Make a lock that no vanished thread holds, and begin figures of one's own."""
         self.lock = threading.RLock()
+        self._begin_figures()
 
 
 _RECORDERS: weakref.WeakSet[Recorder] = weakref.WeakSet()

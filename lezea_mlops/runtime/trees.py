@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -19,6 +20,8 @@ class TreeLog:
     """Numbers the trees of a run: which step comes next, and whether a step was logged before."""
 
     def __init__(self) -> None:
+        # With attempt and writer it makes ids unique; the journal's numbers stand still where there is no journal.
+        self._numbers = itertools.count(1)
         self._last_step: BoundedTable[ScopePairs, list[int]] = BoundedTable(lambda: [0])
         self._times: BoundedTable[tuple[ScopePairs, int], list[int]] = BoundedTable(lambda: [0])
 
@@ -37,7 +40,7 @@ class TreeLog:
             times = self._times[call.scope, at]
             times[0] += 1
             complete = with_ids(
-                modifications, f"m{call.recorder.attempt}.{call.recorder.wid}.{call.recorder.seq + 1}"
+                modifications, f"m{call.recorder.attempt}.{call.recorder.wid}.{next(self._numbers)}"
             )
             statistics = {"computed": tree_statistics(complete)} | dict(own or {})
             parts = split_by_size(complete, MAX_PART_BYTES)

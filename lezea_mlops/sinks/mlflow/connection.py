@@ -4,13 +4,17 @@ global URI or the active run, which belong to the user."""
 from __future__ import annotations
 
 import contextlib
+import http.client
+import json
 import logging
+import ssl
+import threading
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import urlsplit, urlunsplit
 
 from lezea_mlops._files import locked
 from lezea_mlops._lazy import require
@@ -19,8 +23,20 @@ from lezea_mlops.sinks.base import Rejected, Unavailable, without_credentials
 
 PROBE_TIMEOUT_S = 3.0
 _SQLITE = "sqlite:///"
-# MLflow tells at INFO how it makes its tables, one line per migration; a training program's output is not the place.
-_TALKATIVE = ("alembic", "mlflow.store.db.utils", "mlflow.store.tracking.sqlalchemy_store")
+# What these tell while they work for us, a training program's output is not the place for: how tables are made, line
+# by line, and every failure and retry, which the shipper tells once. What they do for the user's own calls they tell.
+_TALKATIVE = (
+    "alembic.runtime.migration", "alembic.runtime.plugins.autogenerate", "alembic.runtime.plugins.setup",
+    "mlflow.store.db.utils", "mlflow.store.tracking.sqlalchemy_store", "mlflow.utils.rest_utils",
+    "urllib3.connectionpool",
+)  # fmt: skip
+
+
+class RunGone(Unavailable):
+    """The run or the experiment is not there, or not active."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, "removed")
 
 
 def connect(uri: str) -> Any:
@@ -53,11 +69,15 @@ def probe(uri: str) -> None:
     Raises:
         Unavailable: nothing answers, or the answer is a fault of the server's.
     """
-    if urlsplit(uri).scheme not in ("http", "https"):
+    parts = urlsplit(uri)
+    if parts.scheme not in ("http", "https"):
         return
     shown = without_credentials(uri)
+    health = urlunsplit(
+        (parts.scheme, parts.netloc.rpartition("@")[2], f"{parts.path.rstrip('/')}/health", "", "")
+    )
     try:
-        with urllib.request.urlopen(f"{uri.rstrip('/')}/health", timeout=PROBE_TIMEOUT_S):
+        with urllib.request.urlopen(health, timeout=PROBE_TIMEOUT_S):
             return
     except urllib.error.HTTPError as error:
         # A server behind a gateway may not know /health; it is there nevertheless.
@@ -65,11 +85,18 @@ def probe(uri: str) -> None:
             raise Unavailable(f"MLflow at {shown} answers HTTP {error.code}", "error") from error
     except OSError as error:
         reason = getattr(error, "reason", error)
+        if isinstance(reason, ssl.SSLCertVerificationError):
+            # It is there; whether its certificate is trusted, MLflow decides by settings of its own.
+            return
         timed_out = isinstance(reason, TimeoutError)
         what = (
             f"does not answer within {PROBE_TIMEOUT_S:g} s" if timed_out else f"cannot be reached ({reason})"
         )
         raise Unavailable(f"MLflow at {shown} {what}", "timeout" if timed_out else "unreachable") from error
+    except (http.client.HTTPException, ValueError) as error:
+        raise Unavailable(
+            f"{shown} is no address of an MLflow server: {first_line(error)}", "configuration"
+        ) from error
 
 
 @contextlib.contextmanager
@@ -81,34 +108,21 @@ def _first_opening(uri: str) -> Iterator[None]:
         return
     try:
         Path(path).parent.mkdir(parents=True, exist_ok=True)
-        lock = locked(Path(f"{path}.init.lock"))
-        with lock, _quiet():
+        with locked(Path(f"{path}.init.lock")):
             yield
     except OSError as error:
         raise Unavailable(f"MLflow's store {path} cannot be opened: {error}", "configuration") from error
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    loggers = [logging.getLogger(name) for name in _TALKATIVE]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.WARNING)
-    try:
-        yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
-
-
-@contextlib.contextmanager
 def translated_errors(uri: str) -> Iterator[None]:
-    """Turn the errors of MLflow and the libraries below it into what a sink may say."""
+    """Turn the errors of MLflow and the libraries below it into what a sink may say, and keep them quiet."""
     from mlflow.exceptions import MlflowException
     from sqlalchemy.exc import SQLAlchemyError
 
     try:
-        yield
+        with _quiet():
+            yield
     except (Unavailable, Rejected):
         raise
     except MlflowException as error:
@@ -117,13 +131,35 @@ def translated_errors(uri: str) -> Iterator[None]:
         raise Unavailable(
             f"MLflow at {without_credentials(uri)}: {first_line(error)}", _reason(str(error))
         ) from error
+    except json.JSONDecodeError as error:
+        raise Unavailable(
+            f"{without_credentials(uri)} answers, but not as an MLflow server does: {first_line(error)}",
+            "configuration",
+        ) from error
 
 
-class RunGone(Unavailable):
-    """The run or the experiment is not there, or not active."""
+class _NotOurs(logging.Filter):
+    """Lets pass what other threads have done, none of which deliver for us."""
 
-    def __init__(self, message: str) -> None:
-        super().__init__(message, "removed")
+    def filter(self, record: logging.LogRecord) -> bool:
+        return not getattr(_OURS, "quiet", False)
+
+
+_OURS = threading.local()
+_NOT_OURS = _NotOurs()
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    for name in _TALKATIVE:
+        # Adding it twice does nothing; no level, handler or setting of the user's is touched.
+        logging.getLogger(name).addFilter(_NOT_OURS)
+    before = getattr(_OURS, "quiet", False)
+    _OURS.quiet = True
+    try:
+        yield
+    finally:
+        _OURS.quiet = before
 
 
 def _judged(error: Any, uri: str) -> Exception:

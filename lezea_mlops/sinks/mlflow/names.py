@@ -1,9 +1,10 @@
 """Names for MLflow: whatever a user calls a metric, MLflow takes it, and the name comes back.
 
 MLflow allows ``/``, letters, digits, ``_``, ``.``, ``-``, space and ``:`` in at most 250 characters, and refuses
-what a path would normalise away (``a//b``, ``/a``, ``a/``, ``..``). Anything else becomes ``_xHEX_``,
-the escape of ISO 9075-14 and of .NET's XmlConvert: ``tasker#0`` is shown as ``tasker_x23_0``. A literal ``_x`` that
-could be taken for an escape has its underscore escaped. Names longer than 250 become head and digest, and a tag holds the whole name.
+what a path would normalise away (``a//b``, ``/a``, ``a/``, ``..``). Anything else becomes ``_xHEX_``, the escape
+of ISO 9075-14 and of .NET's XmlConvert: ``tasker#0`` is shown as ``tasker_x23_0``. A literal ``_x`` that could be
+taken for an escape has its underscore escaped. Names longer than 250 become head and digest, and a tag holds the
+whole name.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from collections.abc import Iterable, Sequence
 
 MAX_NAME = 250
 MAX_FILE_NAME_BYTES = 200
+MAX_PATH_BYTES = 1_000
 _REFUSED = re.compile(r"[^/\w.\- :]")
 _DIGEST_CHARACTERS = 16
 
@@ -78,7 +80,9 @@ def metric_key(scope: Iterable[tuple[str, str]], folder: Iterable[str], name: st
     inner = "/".join([*map(_marked_part, folder), _marked(name)])
     first, slash, rest = inner.partition("/")
     parts = [_without_colons(first) + slash + rest if slash else inner]
-    parts[:0] = [f"{_without_colons(_marked_part(level))}:{_marked_part(identity)}" for level, identity in scope]
+    parts[:0] = [
+        f"{_without_colons(_marked_part(level))}:{_marked_part(identity)}" for level, identity in scope
+    ]
     if wid != "main":
         parts.insert(0, _without_colons(_marked_part(wid)))
     return _settled("/".join(parts))
@@ -100,7 +104,8 @@ def file_path(name: str, reserved: Iterable[str] = ()) -> str:
     parts = [file_part(part) for part in name.replace("\\", "/").split("/") if part not in ("", ".")]
     if len(parts) == 1 and parts[0] in reserved:
         return _settled(_mark(parts[0][0]) + parts[0][1:])
-    return "/".join(parts) or "unnamed"
+    path = "/".join(parts) or "unnamed"
+    return path if len(path.encode()) <= MAX_PATH_BYTES else fit(one_part(path), 40)
 
 
 def _marked(name: str) -> str:

@@ -2,361 +2,344 @@
 
 from __future__ import annotations
 
-import json
+import hashlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import replace
 from typing import Any
 
-from lezea_mlops.events import Envelope, as_number
-from lezea_mlops.sinks.mlflow.names import escape, file_part, metric_key, one_part
+from lezea_mlops.events import Envelope
+from lezea_mlops.sinks.mlflow.names import dotted, file_part, file_path, fit, user_tag
+from lezea_mlops.sinks.mlflow.pieces import (
+    BlobFile,
+    Dataset,
+    Payload,
+    TextFile,
+    Translation,
+    blobs_in,
+    dump,
+    flatten,
+    identity,
+    mapping_of,
+    number_of,
+    own_fields,
+    points,
+    scope_folder,
+    sha256_of,
+    text_of,
+    whole_of,
+)
 
 STATUS_OF = {"completed": "FINISHED", "failed": "FAILED", "killed": "KILLED"}
-INDIVIDUALS = frozenset({"builder", "tasker"})
+# Who speaks for the run as a whole; files and status of other writers stand apart.
+SPEAKERS = ("main", "courier")
+# A user's file at the top may not stand where these folders and this file are.
+RESERVED = frozenset(
+    "business checkpoints config data datasets environment error modifications notes population results values "
+    "summary.json".split()
+)
+MAX_DATASET_DIGEST = 36
+MAX_DATASET_TEXT = 60_000
 
-
-@dataclass(frozen=True)
-class Point:
-    """One value of a metric.
-
-    Attributes:
-        key: its escaped name.
-        value: the number; may be NaN or infinite.
-        step: whole number.
-        individual: the name is scoped by a builder or a tasker, of which there may be many.
-    """
-
-    key: str
-    value: float
-    step: int
-    individual: bool = False
-
-
-@dataclass(frozen=True)
-class TextFile:
-    """A small file that is made from an event."""
-
-    path: str
-    content: str
-
-
-@dataclass(frozen=True)
-class BlobFile:
-    """A captured file; ``sha256`` finds it, or ``reference`` where it stands."""
-
-    path: str
-    sha256: str | None
-    source: str | None = None
-    size: int | None = None
-    reference: Mapping[str, Any] | None = None
-
-
-@dataclass(frozen=True)
-class Dataset:
-    """A dataset of the run."""
-
-    name: str
-    digest: str
-    source: str
-    metadata: Mapping[str, Any]
-
-
-@dataclass
-class Translation:
-    """All that one record brings to MLflow; params are raw names and texts."""
-
-    points: list[Point] = field(default_factory=list)
-    params: dict[str, str] = field(default_factory=dict)
-    tags: dict[str, str] = field(default_factory=dict)
-    texts: list[TextFile] = field(default_factory=list)
-    blobs: list[BlobFile] = field(default_factory=list)
-    datasets: list[Dataset] = field(default_factory=list)
-    note: tuple[str, str] | None = None
-    status: str | None = None
+Handler = Callable[[Envelope, Payload, Translation], None]
 
 
 def translate(record: Envelope) -> Translation:
     """Return what *record* is in MLflow; a type that MLflow has no place for brings nothing."""
-    translation = Translation()
+    out = Translation()
     handle = _HANDLERS.get(record.type)
     if handle is not None:
-        handle(record, record.payload, translation)
-        _large_values(record, record.payload, translation)
-    return translation
+        handle(record, record.payload, out)
+        _large_values(record, out)
+        if record.wid not in SPEAKERS:
+            _keep_apart(record, out)
+    return out
 
 
-Payload = Mapping[str, Any]
+def names_of_run(started: Envelope) -> tuple[str, str]:
+    """Return the names of the experiment and of the run, from the run's first record."""
+    p = started.payload
+    ids = mapping_of(p.get("run_id"))
+    name = text_of(p.get("name"))
+    experiment = text_of(p.get("experiment_name")) or text_of(ids.get("exp_id")) or name or "unnamed"
+    return fit(experiment, 500), (name or experiment)[:200]
 
 
-def _large_values(record: Envelope, payload: Payload, out: Translation) -> None:
-    """Bring fields that were too large for a line as files."""
-    for name, value in payload.items():
-        if isinstance(value, Mapping) and isinstance(value.get("$blob"), str):
-            suffix = {"json": "json", "text": "txt"}.get(value.get("format", ""), "bin")
-            path = f"values/{record.type}/{_identity(record)}-{file_part(name)}.{suffix}"
-            out.blobs.append(BlobFile(path, value["$blob"], size=value.get("size")))
+def _large_values(record: Envelope, out: Translation) -> None:
+    """Bring values that were too large for a line as files."""
+    for name, sha256, pointer in blobs_in(record.payload):
+        suffix = {"json": "json", "text": "txt"}.get(text_of(pointer.get("format")), "bin")
+        path = f"values/{record.type}/{identity(record)}-{file_part(name)}.{suffix}"
+        out.blobs.append(BlobFile(path, sha256))
 
 
-def _identity(record: Envelope) -> str:
-    return f"{record.seq:08d}" if record.wid == "main" else f"{file_part(record.wid)}-{record.seq:08d}"
+def _keep_apart(record: Envelope, out: Translation) -> None:
+    """Put the files of a writer that is not ``main`` into a folder of its own; it says nothing of the whole run."""
+    folder = file_part(record.wid)
+    out.texts = [replace(text, path=f"{folder}/{text.path}") for text in out.texts]
+    out.blobs = [replace(blob, path=f"{folder}/{blob.path}") for blob in out.blobs]
+    out.tags, out.status = {}, None
+    if out.note is not None and out.note[0] == "purpose":
+        out.note = None
 
 
-def file_path(name: str) -> str:
-    """Return a name given by a user as a relative path inside the artifacts: no ``..``, no leading slash."""
-    parts = [file_part(part) for part in name.replace("\\", "/").split("/") if part not in ("", ".", "..")]
-    return "/".join(parts) or "unnamed"
-
-
-def _scope_folder(record: Envelope) -> str:
-    return "".join(f"{file_part(level)}_{file_part(identity)}/" for level, identity in record.scope)
-
-
-def _numbers(
-    record: Envelope, values: Any, step: Any, out: Translation, folder: str = "", *, individual: bool = False
-) -> None:
-    """Add every number of a mapping as a point below *folder* (escaped); nested mappings are folders too."""
-    if not isinstance(values, Mapping):
-        return
-    individual = individual or any(level in INDIVIDUALS for level, _ in record.scope)
-    for name, value in values.items():
-        if isinstance(value, Mapping) and "$num" not in value:
-            below = f"{folder}/{one_part(name)}" if folder else one_part(name)
-            _numbers(record, value, step, out, below, individual=individual)
-            continue
-        number = as_number(value["$num"] if isinstance(value, Mapping) else value)
-        if number is not None:
-            key = metric_key(record.scope, folder, name, record.wid)
-            out.points.append(Point(key, float(number), step if isinstance(step, int) else 0, individual))
-
-
-def _dump(value: Any) -> str:
-    return json.dumps(value, indent=2, ensure_ascii=False)
-
-
-def _own_fields(payload: Payload) -> dict[str, Any]:
-    return {name: value for name, value in payload.items() if name not in ("run_id", "scope")}
-
-
-def _param_text(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-
-
-def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
-    """Return nested params as texts by escaped, dotted name; empty mappings and lists stay as they are.
-
-    Where ``{"a.b": …}`` and ``{"a": {"b": …}}`` meet, the dot of the first is escaped.
-    """
-    flat: dict[str, str] = {}
-    plain: list[tuple[str, Any]] = []
-    for name, value in values.items():
-        if isinstance(value, Mapping) and value and not any(str(key).startswith("$") for key in value):
-            flat |= flatten(value, f"{prefix}{escape(name)}.")
-        else:
-            plain.append((name, value))
-    for name, value in plain:
-        key = f"{prefix}{escape(name)}"
-        if key in flat:
-            key = prefix + escape(name).replace(".", "_x2E_")
-        flat[key] = _param_text(value)
-    return flat
+# ---------------------------------------------------------------------- the run
 
 
 def _run_started(record: Envelope, p: Payload, out: Translation) -> None:
+    source, env, tags = mapping_of(p.get("source")), mapping_of(p.get("env")), mapping_of(p.get("tags"))
     out.status = "RUNNING"
-    source, env = p.get("source") or {}, p.get("env") or {}
-    out.tags = {str(name): _param_text(value) for name, value in (p.get("tags") or {}).items()}
-    out.tags |= {"lezea.attempt": str(record.att)}
+    out.tags = {user_tag(name): text_of(value) for name, value in tags.items()}
+    out.tags["lezea.attempt"] = str(record.att)
     if source.get("entrypoint"):
-        out.tags |= {"mlflow.source.name": source["entrypoint"], "mlflow.source.type": "LOCAL"}
-    out.tags |= {f"lezea.{name}": str(env[name]) for name in ("python_version", "platform", "hostname") if name in env}
+        out.tags |= {"mlflow.source.name": text_of(source["entrypoint"]), "mlflow.source.type": "LOCAL"}
     if env.get("user"):
-        out.tags["mlflow.user"] = str(env["user"])
+        out.tags["mlflow.user"] = text_of(env["user"])
+    for name in ("python_version", "platform", "hostname"):
+        if env.get(name) is not None:
+            out.tags[f"lezea.{name}"] = text_of(env[name])
+    # Emitters of the protocol bring the repository here.
+    _git_tags(
+        {
+            "commit": source.get("git_commit"),
+            "branch": source.get("git_branch"),
+            "remote": source.get("git_repo"),
+        },
+        out,
+    )
+    if env.get("gpu_info"):
+        out.texts.append(TextFile("environment/gpu.json", dump(env["gpu_info"])))
     if p.get("purpose"):
-        out.note = ("purpose", p["purpose"])
+        out.note = ("purpose", text_of(p["purpose"]))
 
 
 def _run_finished(record: Envelope, p: Payload, out: Translation) -> None:
-    out.status = STATUS_OF.get(p.get("status", ""), "FAILED")
+    out.status = STATUS_OF.get(text_of(p.get("status")), "FAILED")
     if p.get("reason"):
-        out.tags["lezea.reason"] = p["reason"]
+        out.tags["lezea.reason"] = text_of(p["reason"])
     error = p.get("error")
     if isinstance(error, Mapping):
-        out.tags["lezea.error"] = f"{error.get('type')}: {error.get('message')}"
+        out.tags["lezea.error"] = f"{text_of(error.get('type'))}: {text_of(error.get('message'))}"
         if error.get("traceback"):
-            out.texts.append(TextFile("error/traceback.txt", str(error["traceback"])))
+            out.texts.append(TextFile("error/traceback.txt", text_of(error["traceback"])))
+    elif error:
+        out.tags["lezea.error"] = text_of(error)
     if p.get("summary") is not None:
-        out.texts.append(TextFile("summary.json", _dump(p["summary"])))
-        resources = p["summary"].get("resources") if isinstance(p["summary"], Mapping) else None
-        if isinstance(resources, Mapping) and resources.get("samples"):
-            _numbers(record, resources, 0, out, "resources/total")
+        out.texts.append(TextFile("summary.json", dump(p["summary"])))
+        resources = mapping_of(mapping_of(p["summary"]).get("resources"))
+        if resources.get("samples"):
+            out.points += points(record, resources, 0, ("resources", "total"))
+    out.points += points(record, p.get("final_metrics"), 0, ("final",))
+
+
+def _environment(record: Envelope, p: Payload, out: Translation) -> None:
+    facts = mapping_of(p.get("facts"))
+    if not facts:
+        return
+    _git_tags(mapping_of(facts.get("git")), out)
+    name = fit("_".join(map(file_part, facts)), 50)
+    out.texts.append(TextFile(f"environment/{name}.json", dump(facts)))
+
+
+def _git_tags(git: Payload, out: Translation) -> None:
+    if git.get("commit"):
+        out.tags["mlflow.source.git.commit"] = text_of(git["commit"])
+        for name in ("branch", "dirty", "remote"):
+            if git.get(name) is not None:
+                out.tags[f"lezea.git.{name}"] = text_of(git[name])
+
+
+# ---------------------------------------------------------------------- params
 
 
 def _param(record: Envelope, p: Payload, out: Translation) -> None:
-    if isinstance(p.get("params"), Mapping) and "$blob" not in p["params"]:
-        out.params = flatten(p["params"])
+    out.params = flatten(p.get("params"))
+    if "key" in p:
+        nested = p.get("nested_key")
+        path = [text_of(p["key"]), *map(text_of, nested if isinstance(nested, list) else [])]
+        out.params[dotted(path)] = text_of(p.get("value"))
 
 
 def _config(record: Envelope, p: Payload, out: Translation) -> None:
-    out.params = flatten(_own_fields(p))
+    out.params = flatten(own_fields(p))
+
+
+# ---------------------------------------------------------------------- metrics
 
 
 def _training_step(record: Envelope, p: Payload, out: Translation) -> None:
-    split, step = p.get("data_split"), p.get("step")
-    folder = escape(split) if split else ""
-    _numbers(record, p.get("metrics"), step, out, folder)
-    _numbers(record, {"delta_loss": p.get("delta_loss")}, step, out, folder)
-    _numbers(record, p.get("modification_statistics"), step, out, "modification")
+    split, step = text_of(p.get("data_split")), p.get("step")
+    folder = (split,) if split else ()
+    out.points += points(record, p.get("metrics"), step, folder)
+    out.points += points(record, {"delta_loss": p.get("delta_loss")}, step, folder)
+    out.points += points(record, p.get("modification_statistics"), step, ("modification",))
 
 
 def _metric(record: Envelope, p: Payload, out: Translation) -> None:
-    metrics = p.get("metrics", {p["key"]: p.get("value")} if "key" in p else {})
-    _numbers(record, metrics, p.get("step"), out)
+    phase = text_of(mapping_of(p.get("ctx")).get("phase"))
+    step = p["step"] if p.get("step") is not None else p.get("epoch")
+    metrics = {text_of(p["key"]): p.get("value")} if "key" in p else p.get("metrics")
+    out.points += points(record, metrics, step, (phase,) if phase else ())
 
 
 def _delta_loss(record: Envelope, p: Payload, out: Translation) -> None:
-    _numbers(record, {"delta_loss": p.get("delta_loss")}, p.get("epoch"), out)
+    out.points += points(record, {"delta_loss": p.get("delta_loss")}, p.get("epoch"))
 
 
-def _modification_tree(record: Envelope, p: Payload, out: Translation) -> None:
-    part = f".part{p['part']}" if "part" in p else ""
-    repeat = f"-{p['repeat']}" if "repeat" in p else ""
-    path = f"modifications/{_scope_folder(record)}step_{p.get('step')}{repeat}{part}.json"
-    out.texts.append(TextFile(path, _dump(_own_fields(p))))
-    statistics = p.get("statistics")
-    if p.get("part", 1) == 1 and isinstance(statistics, Mapping):
-        own = {name: value for name, value in statistics.items() if name != "computed"}
-        computed = statistics.get("computed")
-        # Not ``modtree``: that is what the researcher says of the tree as a whole, by a call of its own.
-        _numbers(record, dict(computed if isinstance(computed, Mapping) else {}) | own, p.get("step"), out, "tree")
-
-
-def _stats(folder: str) -> Callable[[Envelope, Payload, Translation], None]:
+def _stats(folder: str) -> Handler:
     def handle(record: Envelope, p: Payload, out: Translation) -> None:
-        _numbers(record, p.get("stats"), p.get("step"), out, folder)
+        out.points += points(record, p.get("stats"), p.get("step"), (folder,))
 
     return handle
 
 
+def _modification_tree(record: Envelope, p: Payload, out: Translation) -> None:
+    repeat = f"-{_number(p, 'repeat')}" if "repeat" in p else ""
+    part = f".part{_number(p, 'part')}" if "part" in p else ""
+    path = f"modifications/{scope_folder(record)}step_{_number(p, 'step')}{repeat}{part}.json"
+    out.texts.append(TextFile(path, dump(own_fields(p))))
+    statistics = mapping_of(p.get("statistics"))
+    if p.get("part", 1) == 1:
+        own = {name: value for name, value in statistics.items() if name != "computed"}
+        figures = {**mapping_of(statistics.get("computed")), **own}
+        # Not ``modtree``: that is what the researcher says of the tree as a whole, by a call of its own.
+        out.points += points(record, figures, p.get("step"), ("tree",))
+
+
 def _data_splits(record: Envelope, p: Payload, out: Translation) -> None:
-    _numbers(record, {f"{name}_size": size for name, size in (p.get("sizes") or {}).items()}, 0, out, "data")
-    out.texts.append(TextFile(f"data/splits_{_identity(record)}.json", _dump(_own_fields(p))))
+    sizes = {f"{name}_size": size for name, size in mapping_of(p.get("sizes")).items()}
+    out.points += points(record, sizes, 0, ("data",))
+    out.texts.append(TextFile(f"data/splits_{identity(record)}.json", dump(own_fields(p))))
 
 
 def _data_usage(record: Envelope, p: Payload, out: Translation) -> None:
-    epoch = p.get("epoch", record.seq)
-    _numbers(record, {"samples_used": p.get("count")}, epoch, out, "data")
-    out.texts.append(TextFile(f"data/usage/{_identity(record)}.json", _dump(_own_fields(p))))
+    out.points += points(record, {"samples_used": p.get("count")}, p.get("epoch", record.seq), ("data",))
+    out.texts.append(TextFile(f"data/usage/{identity(record)}.json", dump(own_fields(p))))
 
 
 def _data_score(record: Envelope, p: Payload, out: Translation) -> None:
-    _numbers(record, {"relevance": p.get("delta")}, record.seq, out, "data")
+    out.points += points(record, {"relevance": p.get("delta")}, record.seq, ("data",))
 
 
 def _resource(record: Envelope, p: Payload, out: Translation) -> None:
     names = ("cpu_percent", "memory_mb", "gpu_util_percent", "io_operations")
-    used = {name: p[name] for name in names if name in p}
-    folder = f"resources/{one_part(str(p.get('component_id')))}"
-    _numbers(record, used, record.seq, out, folder, individual=True)
-
-
-def _file(folder: str) -> Callable[[Envelope, Payload, Translation], None]:
-    def handle(record: Envelope, p: Payload, out: Translation) -> None:
-        name = str(p.get("name") or str(p.get("path", "unnamed")).replace("\\", "/").rpartition("/")[2])
-        if folder:
-            at = f"step_{p['step']}" if "step" in p else _identity(record)
-            name = f"{folder}/{_scope_folder(record)}{at}/{file_part(name)}"
-        else:
-            name = file_path(name)
-        reference = p.get("reference")
-        out.blobs.append(BlobFile(name, p.get("blob"), p.get("path"), p.get("size"), reference))
-        if p.get("metadata"):
-            out.texts.append(TextFile(f"{name}.metadata.json", _dump(p["metadata"])))
-
-    return handle
-
-
-def _dataset(record: Envelope, p: Payload, out: Translation) -> None:
-    fingerprint = p.get("fingerprint") if isinstance(p.get("fingerprint"), Mapping) else {}
-    digest = str((fingerprint or {}).get("fingerprint") or p.get("version_tag") or "unknown")
-    metadata = {name: p[name] for name in ("version_tag", "version_metadata", "fingerprint") if name in p}
-    name = str(p.get("dataset_name"))
-    out.datasets.append(Dataset(name, digest, str(p.get("dataset_path") or name), metadata))
+    used = {name: p.get(name) for name in names}
+    folder = ("resources", text_of(p.get("component_id")))
+    out.points += points(record, used, record.seq, folder, individual=True)
 
 
 def _result(record: Envelope, p: Payload, out: Translation) -> None:
-    step = p.get("step", 0)
-    _numbers(record, p.get("result_dict"), step, out, "results")
+    step = p.get("step")
+    out.points += points(record, p.get("result_dict"), step, ("results",))
     for kind in ("tasker_rewards", "builder_rewards"):
-        _numbers(record, p.get(kind), step, out, f"results/{kind}", individual=True)
-    out.texts.append(TextFile(f"results/{_identity(record)}.json", _dump(_own_fields(p))))
+        out.points += points(record, p.get(kind), step, ("results", kind), individual=True)
+    out.texts.append(TextFile(f"results/{identity(record)}.json", dump(own_fields(p))))
 
 
 def _reward(record: Envelope, p: Payload, out: Translation) -> None:
-    target = p.get("tasker_id") or p.get("target_id")
-    _numbers(record, {str(target): p.get("reward")}, p.get("step"), out, "reward", individual=True)
+    target = text_of(p.get("tasker_id")) or text_of(p.get("target_id"))
+    out.points += points(record, {target: p.get("reward")}, p.get("step"), ("reward",), individual=True)
 
 
 def _population(record: Envelope, p: Payload, out: Translation) -> None:
-    generation = p.get("generation", 0)
-    step = p.get("step", generation)
-    wanted = ("tasker_count", "builder_count", "generation", "diversity_metric")
-    figures = {name.removesuffix("_metric"): p[name] for name in wanted if name in p}
+    names = ("tasker_count", "builder_count", "generation", "diversity_metric")
+    figures: dict[str, Any] = {name.removesuffix("_metric"): p.get(name) for name in names}
     scores = p.get("fitness_scores")
-    values = list(scores.values()) if isinstance(scores, Mapping) else scores
-    numbers = (
-        [n for v in values if (n := as_number(v)) is not None and n == n] if isinstance(values, list) else []
-    )
+    values = list(mapping_of(scores).values()) or (scores if isinstance(scores, list) else [])
+    numbers = [number for value in values if (number := number_of(value)) is not None and number == number]
     if numbers:
         figures |= {
             "fitness_max": max(numbers), "fitness_min": min(numbers), "fitness_mean": sum(numbers) / len(numbers),
         }  # fmt: skip
-    _numbers(record, figures, step, out, "population")
-    out.texts.append(
-        TextFile(f"population/{_scope_folder(record)}generation_{generation}.json", _dump(_own_fields(p)))
-    )
+    step = p["step"] if p.get("step") is not None else p.get("generation")
+    out.points += points(record, figures, step, ("population",))
+    path = f"population/{scope_folder(record)}generation_{_number(p, 'generation')}.json"
+    out.texts.append(TextFile(path, dump(own_fields(p))))
 
 
 def _fold(record: Envelope, p: Payload, out: Translation) -> None:
-    split = f"{escape(p['split'])}/" if p.get("split") else ""
-    folder = f"population/{one_part(str(p.get('level')))}/{split}{escape(str(p.get('metric')))}"
-    _numbers(record, {name: p.get(name) for name in ("mean", "min", "max", "count")}, p.get("step"), out, folder)
+    split = [text_of(p["split"])] if p.get("split") else []
+    folder = ("population", text_of(p.get("level")), *split, *text_of(p.get("metric")).split("/"))
+    figures = {name: p.get(name) for name in ("mean", "min", "max", "count")}
+    out.points += points(record, figures, p.get("step"), folder)
 
 
 def _resource_cost(record: Envelope, p: Payload, out: Translation) -> None:
-    _numbers(record, _own_fields(p), record.seq, out, "cost")
-    out.texts.append(TextFile(f"business/cost_{_identity(record)}.json", _dump(_own_fields(p))))
+    out.points += points(record, own_fields(p), record.seq, ("cost",))
+    out.texts.append(TextFile(f"business/cost_{identity(record)}.json", dump(own_fields(p))))
 
 
 def _business(record: Envelope, p: Payload, out: Translation) -> None:
-    _numbers(record, p.get("metrics"), record.seq, out, "cost")
-    out.texts.append(TextFile(f"business/metrics_{_identity(record)}.json", _dump(_own_fields(p))))
+    out.points += points(record, p.get("metrics"), record.seq, ("cost",))
+    out.texts.append(TextFile(f"business/metrics_{identity(record)}.json", dump(own_fields(p))))
 
 
-def _text(kind: str) -> Callable[[Envelope, Payload, Translation], None]:
+# ---------------------------------------------------------------------- files, datasets, notes
+
+
+def _checkpoint(record: Envelope, p: Payload, out: Translation) -> None:
+    at = f"step_{_number(p, 'step')}" if p.get("step") is not None else identity(record)
+    name = f"checkpoints/{scope_folder(record)}{at}/{file_part(_file_name(p))}"
+    _file(p, out, name, ("role", "metadata", "meta", "epoch", "metrics", "is_best", "best_key"))
+
+
+def _artifact(record: Envelope, p: Payload, out: Translation) -> None:
+    _file(p, out, file_path(_file_name(p), RESERVED if record.wid in SPEAKERS else ()), ("metadata", "meta"))
+
+
+def _file(p: Payload, out: Translation, name: str, details: tuple[str, ...]) -> None:
+    """Bring a file and what is told of it, under *name*."""
+    blob, source = sha256_of(p.get("blob")), text_of(p.get("path"))
+    if blob is not None or source:
+        mtime_ns = mapping_of(p.get("reference")).get("mtime_ns")
+        checksum = sha256_of(p.get("checksum")) or sha256_of(p.get("sha256"))
+        size = whole_of(p.get("size")) or None
+        out.blobs.append(
+            BlobFile(name, blob, source, size, mtime_ns if isinstance(mtime_ns, int) else None, checksum)
+        )
+    told = {detail: p[detail] for detail in details if p.get(detail)}
+    if told:
+        out.texts.append(TextFile(f"{name}.metadata.json", dump(told)))
+
+
+def _file_name(p: Payload) -> str:
+    return text_of(p.get("name")) or text_of(p.get("path")).replace("\\", "/").rpartition("/")[2] or "unnamed"
+
+
+def _dataset(record: Envelope, p: Payload, out: Translation) -> None:
+    name, version = text_of(p.get("dataset_name")) or "unnamed", text_of(p.get("version_tag"))
+    digest = text_of(mapping_of(p.get("fingerprint")).get("fingerprint")) or version or "unknown"
+    if len(digest) > MAX_DATASET_DIGEST:
+        digest = (sha256_of(digest) or hashlib.sha256(digest.encode()).hexdigest())[:MAX_DATASET_DIGEST]
+    told = {field: p[field] for field in ("version_tag", "version_metadata", "fingerprint") if field in p}
+    metadata = dump(told)
+    if len(metadata) > MAX_DATASET_TEXT:
+        path = f"datasets/{identity(record)}-{file_part(name)}.json"
+        out.texts.append(TextFile(path, metadata))
+        metadata = dump({"version_tag": version[:500], "whole": path})
+    source = text_of(p.get("dataset_path")) or name
+    out.datasets.append(
+        Dataset(fit(name, 500), digest, source[:MAX_DATASET_TEXT], version[:500] or "dataset", metadata)
+    )
+
+
+def _text(kind: str) -> Handler:
     def handle(record: Envelope, p: Payload, out: Translation) -> None:
-        out.note = (kind, str(p.get("text", "")))
-        out.texts.append(TextFile(f"notes/{kind}_{_identity(record)}.md", str(p.get("text", ""))))
+        text = text_of(p.get("text"))
+        out.note = (kind, text)
+        out.texts.append(TextFile(f"notes/{kind}_{identity(record)}.md", text))
 
     return handle
 
 
-def _environment(record: Envelope, p: Payload, out: Translation) -> None:
-    facts = p.get("facts")
-    if not isinstance(facts, Mapping):
-        return
-    git = facts.get("git")
-    if isinstance(git, Mapping) and git.get("commit"):
-        out.tags |= {"mlflow.source.git.commit": str(git["commit"])}
-        out.tags |= {
-            f"lezea.git.{name}": str(git[name])
-            for name in ("branch", "dirty", "remote")
-            if git.get(name) is not None
-        }
-    out.texts.append(TextFile(f"environment/{'_'.join(map(file_part, facts)) or 'facts'}.json", _dump(facts)))
+def _number(p: Payload, name: str) -> str:
+    """Return a number of the payload for a file name, whatever it is."""
+    return file_part(text_of(p.get(name)))
 
 
-_HANDLERS: dict[str, Callable[[Envelope, Payload, Translation], None]] = {
+_HANDLERS: dict[str, Handler] = {
     "run_started": _run_started,
     "run_finished": _run_finished,
+    "environment": _environment,
     "param": _param,
     "lezea_config": _config,
     "constraints": _config,
@@ -370,16 +353,15 @@ _HANDLERS: dict[str, Callable[[Envelope, Payload, Translation], None]] = {
     "data_usage": _data_usage,
     "data_score": _data_score,
     "resource": _resource,
-    "checkpoint": _file("checkpoints"),
-    "artifact": _file(""),
-    "dataset_version": _dataset,
     "result": _result,
     "reward": _reward,
     "population": _population,
     "fold": _fold,
     "resource_cost": _resource_cost,
     "business": _business,
+    "checkpoint": _checkpoint,
+    "artifact": _artifact,
+    "dataset_version": _dataset,
     "comment": _text("comment"),
     "conclusion": _text("conclusion"),
-    "environment": _environment,
 }

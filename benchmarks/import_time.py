@@ -24,7 +24,9 @@ PROGRAMS = {
 
 def main() -> None:
     """Measure and print one table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--runs", type=int, default=30)
     runs = parser.parse_args().runs
     times_ms: dict[str, list[float]] = {name: [] for name in PROGRAMS}

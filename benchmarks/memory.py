@@ -29,7 +29,9 @@ def resident_mb() -> float:
 
 def main() -> None:
     """Measure and print one table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--events", type=int, default=5_000_000)
     parser.add_argument("--folder", default=None, help="where to write; default: a temporary folder")
     arguments = parser.parse_args()
@@ -44,7 +46,10 @@ def main() -> None:
             for tenth in range(10):
                 log_steps(tracker, tenth * arguments.events // 10, (tenth + 1) * arguments.events // 10)
                 now = resident_mb()
-                print(f"| {(tenth + 1) * arguments.events // 10:,} | {now:.1f} | {now - before:.1f} |", flush=True)
+                print(
+                    f"| {(tenth + 1) * arguments.events // 10:,} | {now:.1f} | {now - before:.1f} |",
+                    flush=True,
+                )
         seconds = time.perf_counter() - began
         tracker.end()
     print(f"\n{arguments.events / seconds:,.0f} events/s")

@@ -88,7 +88,11 @@ def destination_id(sink: Sink) -> str:
 
 def without_credentials(uri: str) -> str:
     """Return *uri* without userinfo, query and trailing slash, in the spelling that stays the same."""
-    parts = urlsplit(uri)
+    try:
+        parts = urlsplit(uri)
+    except ValueError:
+        # Nothing can be reached there; still no secret may be shown.
+        return uri.rpartition("@")[2]
     if not parts.netloc:
         return uri
     host = parts.netloc.rpartition("@")[2].lower()

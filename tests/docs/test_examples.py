@@ -26,7 +26,9 @@ def blocks(language: str) -> list[tuple[str, str]]:
     return found
 
 
-@pytest.mark.parametrize(("place", "code"), blocks("python"), ids=lambda value: value if ".md:" in value else "")
+@pytest.mark.parametrize(
+    ("place", "code"), blocks("python"), ids=lambda value: value if ".md:" in value else ""
+)
 def test_python_examples_run_in_an_empty_folder(
     place: str, code: str, run_python: Run, mlflow_store: str
 ) -> None:
@@ -36,7 +38,9 @@ def test_python_examples_run_in_an_empty_folder(
     assert done.stderr == "", place
 
 
-@pytest.mark.parametrize(("place", "text"), blocks("json"), ids=lambda value: value if ".md:" in value else "")
+@pytest.mark.parametrize(
+    ("place", "text"), blocks("json"), ids=lambda value: value if ".md:" in value else ""
+)
 def test_json_examples_are_strict_json(place: str, text: str) -> None:
     """What is shown as a record can be read as one."""
     from lezea_mlops.events import decode_line
@@ -57,7 +61,9 @@ def test_links_lead_to_files_that_exist(document: Path) -> None:
 
 def test_benchmarks_that_are_named_exist() -> None:
     """Every figure in the documents can be made again by the program they name."""
-    named = {name for document in DOCUMENTS for name in re.findall(r"benchmarks/\w+\.py", document.read_text())}
+    named = {
+        name for document in DOCUMENTS for name in re.findall(r"benchmarks/\w+\.py", document.read_text())
+    }
     assert named
     for name in named:
         assert (ROOT / name).is_file(), name

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import contextlib
 import http.client
-import json
 import logging
 import ssl
 import threading
@@ -14,7 +13,7 @@ import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import SplitResult, urlsplit, urlunsplit
 
 from lezea_mlops._files import locked
 from lezea_mlops._lazy import require
@@ -22,7 +21,10 @@ from lezea_mlops.errors import MissingDependencyError
 from lezea_mlops.sinks.base import Rejected, Unavailable, without_credentials
 
 PROBE_TIMEOUT_S = 3.0
+MAX_LINE = 500
 _SQLITE = "sqlite:///"
+# What a gateway answers to a file that is too large for it, whoever sends it and how often.
+_TOO_LARGE = (413, 414)
 # What these tell while they work for us, a training program's output is not the place for: how tables are made, line
 # by line, and every failure and retry, which the shipper tells once. What they do for the user's own calls they tell.
 _TALKATIVE = (
@@ -45,8 +47,7 @@ def connect(uri: str) -> Any:
     Raises:
         Unavailable: it does not answer, or cannot be used.
     """
-    scheme = urlsplit(uri).scheme
-    if scheme in ("", "file"):
+    if _address(uri).scheme in ("", "file"):
         raise Unavailable(
             f"MLflow's file store ({uri}) keeps repeated points twice and is in maintenance mode; set "
             "LEZEA_MLFLOW_TRACKING_URI to sqlite:///mlflow.db or to the address of a server",
@@ -69,7 +70,7 @@ def probe(uri: str) -> None:
     Raises:
         Unavailable: nothing answers, or the answer is a fault of the server's.
     """
-    parts = urlsplit(uri)
+    parts = _address(uri)
     if parts.scheme not in ("http", "https"):
         return
     shown = without_credentials(uri)
@@ -97,6 +98,13 @@ def probe(uri: str) -> None:
         raise Unavailable(
             f"{shown} is no address of an MLflow server: {first_line(error)}", "configuration"
         ) from error
+
+
+def _address(uri: str) -> SplitResult:
+    try:
+        return urlsplit(uri)
+    except ValueError as error:
+        raise Unavailable(f"{without_credentials(uri)} is no address: {error}", "configuration") from error
 
 
 @contextlib.contextmanager
@@ -128,14 +136,10 @@ def translated_errors(uri: str) -> Iterator[None]:
     except MlflowException as error:
         raise _judged(error, uri) from error
     except (SQLAlchemyError, OSError) as error:
-        raise Unavailable(
-            f"MLflow at {without_credentials(uri)}: {first_line(error)}", _reason(str(error))
-        ) from error
-    except json.JSONDecodeError as error:
-        raise Unavailable(
-            f"{without_credentials(uri)} answers, but not as an MLflow server does: {first_line(error)}",
-            "configuration",
-        ) from error
+        message = f"MLflow at {without_credentials(uri)}: {first_line(error)}"
+        if getattr(getattr(error, "response", None), "status_code", None) in _TOO_LARGE:
+            raise Rejected(message) from error
+        raise Unavailable(message, _reason(str(error))) from error
 
 
 class _NotOurs(logging.Filter):
@@ -180,4 +184,4 @@ def _reason(text: str) -> str:
 def first_line(error: BaseException) -> str:
     """Return the first line of an error's text, which in these libraries says what happened."""
     lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0] if lines else ''}"
+    return f"{type(error).__name__}: {lines[0][:MAX_LINE] if lines else ''}"

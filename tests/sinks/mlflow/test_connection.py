@@ -13,6 +13,13 @@ from typing import Any
 import pytest
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import (
+    INVALID_PARAMETER_VALUE,
+    PERMISSION_DENIED,
+    RESOURCE_DOES_NOT_EXIST,
+    TEMPORARILY_UNAVAILABLE,
+)
+from requests import HTTPError, Response
 from sqlalchemy.exc import OperationalError
 
 from lezea_mlops.sinks.base import Rejected, Unavailable
@@ -82,12 +89,14 @@ def test_a_port_that_speaks_otherwise_is_unavailable(answer: bytes, gate: Gate) 
     assert refusal(lambda: connect(gate.uri)).reason in ("configuration", "unreachable")
 
 
-def test_a_web_server_that_is_not_mlflow_is_a_matter_of_configuration(gate: Gate) -> None:
-    """It answers everything with a page."""
-    gate.be_broken(b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\nConnection: close\r\n\r\n<html>")
+def test_a_web_server_that_is_not_mlflow_is_an_error(gate: Gate) -> None:
+    """It answers everything with a page, of which a line is told and not all of it."""
+    page = b"<html>" + b"x" * 100_000
+    gate.be_broken(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\nConnection: close\r\n\r\n" % len(page) + page)
     error = refusal(lambda: connect(gate.uri))
-    assert error.reason == "configuration"
-    assert "MLflow" in str(error)
+    assert error.reason == "error"
+    assert "JSON" in str(error)
+    assert len(str(error)) < 1_000
 
 
 def test_a_port_without_tls_is_not_taken_for_one_with_a_strange_certificate(
@@ -152,13 +161,26 @@ def test_a_store_is_opened_and_its_folder_made(prepared_store: Path, tmp_path: P
 # ---------------------------------------------------------------------- errors
 
 
+def answered(code: int) -> Response:
+    """Return a server's answer."""
+    response = Response()
+    response.status_code = code
+    return response
+
+
 @pytest.mark.parametrize(
     ("error", "kind", "reason"),
     [
-        (MlflowException("Run with id=x not found", 3), RunGone, "removed"),
-        (MlflowException("The run x must be in the 'active' state.", 1000), RunGone, "removed"),
-        (MlflowException("Invalid metric name", 1000), Rejected, None),
-        (MlflowException("no permission", 7), Unavailable, "error"),
+        (MlflowException("Run with id=x not found", RESOURCE_DOES_NOT_EXIST), RunGone, "removed"),
+        (
+            MlflowException("The run must be in the 'active' state.", INVALID_PARAMETER_VALUE),
+            RunGone,
+            "removed",
+        ),
+        (MlflowException("Invalid metric name", INVALID_PARAMETER_VALUE), Rejected, None),
+        (MlflowException("no permission", PERMISSION_DENIED), Unavailable, "error"),
+        (HTTPError("413 Client Error: too large", response=answered(413)), Rejected, None),
+        (HTTPError("507 Server Error: no space", response=answered(507)), Unavailable, "error"),
         (
             MlflowException("(sqlite3.OperationalError) database is locked\n[SQL: …]", 8),
             Unavailable,

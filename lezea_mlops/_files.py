@@ -117,6 +117,17 @@ def _flock(descriptor: int, *, blocking: bool) -> bool:
     return True
 
 
+def _unlock(descriptor: int) -> None:
+    """Unlock *descriptor*; where there is no flock there is nothing to do."""
+    if sys.platform == "win32":
+        return
+    import fcntl
+
+    with contextlib.suppress(OSError):
+        # A file system without flock refuses this as it refused the lock.
+        fcntl.flock(descriptor, fcntl.LOCK_UN)
+
+
 class LifeLock:
     """A lock file held for the life of a process, with its holder's identity inside."""
 
@@ -143,7 +154,13 @@ class LifeLock:
         return cls(path, descriptor)
 
     def release(self) -> None:
-        """Give the lock back; in a forked child: forget the parent's lock without touching it."""
+        """Give the lock back, also where a forked child still holds a copy of the descriptor."""
+        if self._descriptor is not None:
+            _unlock(self._descriptor)
+        self.forget()
+
+    def forget(self) -> None:
+        """Close the descriptor and leave the lock: what a forked child does with its parent's."""
         if self._descriptor is not None:
             os.close(self._descriptor)
             self._descriptor = None

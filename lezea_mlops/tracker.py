@@ -214,15 +214,19 @@ class ExperimentTracker:
         journal, and a log line says which command ships it. A second call is a no-op with a warning.
 
         Args:
-            status: ``completed``, ``failed`` or ``killed``.
+            status: ``completed``, ``failed`` or ``killed``; anything else is set aside, and the run ends completed.
             reason: why, in words.
 
         Raises:
-            ConfigurationError: *status* is none of the three.
+            ValueError: with ``strict``, *status* was none of the three; the run has ended nevertheless.
         """
-        if status not in STATUSES:
-            raise ConfigurationError(f"status is {status!r}; it must be one of {', '.join(STATUSES)}")
-        self._finish(status, reason, None)
+        known = status in STATUSES
+        if not known and self._status in ("created", "running"):
+            with self._call("end", strict=False) as call:
+                call.reject("status", status, f"is none of {', '.join(STATUSES)}")
+        self._finish(status if known else "completed", reason, None)
+        if not known and self._strict:
+            raise ValueError(f"end(): status is {status!r}, and none of {', '.join(STATUSES)}")
 
     def finalize_experiment(self) -> None:
         """End the run as completed: the spec's other name of ``end`` (spec 1)."""
@@ -797,7 +801,7 @@ class ExperimentTracker:
         target_id: object,
         source_type: str | NetworkType | None = None,
         target_type: str | NetworkType | None = None,
-        reward: float = 0.0,
+        reward: float | None = None,
         task_id: object | None = None,
         step: int | None = None,
     ) -> None:

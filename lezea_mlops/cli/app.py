@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -16,6 +17,9 @@ from lezea_mlops.errors import ConfigurationError
 from lezea_mlops.journal import RunFolder
 from lezea_mlops.runtime.assembly import runs_in
 from lezea_mlops.runtime.replay import Delivered, deliver_run
+
+# MLflow waits for minutes by default. This process is ours, and a person waits for it.
+IMPATIENCE = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "20", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1"}
 
 app = typer.Typer(help="The experiment tracker for long, evolutionary AI research.", no_args_is_help=True)
 
@@ -39,6 +43,8 @@ def sync(
 ) -> None:
     """Deliver what waits in the journals of RUNS to their backends; exit code 1 if something still waits."""
     console = Console(stderr=True)
+    for name, value in IMPATIENCE.items():
+        os.environ.setdefault(name, value)
     try:
         settings = load_settings(runs_dir=runs_dir)
         folders = _chosen(runs or [], all_runs, settings)

@@ -115,9 +115,7 @@ class TrainingStepLogged(_InScope):
 
 class ModificationTreeLogged(_InScope):
     """Modifications that builders proposed at a step; large trees arrive in parts 1 to ``parts``.
-
-    ``repeat`` counts from 2 when the same scope logs a further tree at the same step.
-    """
+    ``repeat`` counts from 2 when the same scope logs a further tree at the same step."""
 
     type: ClassVar[str] = "modification_tree"
     __slots__ = ()
@@ -363,7 +361,7 @@ class FoldLogged(_InScope):
 
 
 class RejectedInput(_InScope):
-    """What a call brought that could not be taken, with the reason; the rest of the call was kept."""
+    """What a call brought that could not be taken, and why; ``rest`` is its good part, where nothing else holds it."""
 
     type: ClassVar[str] = "rejected_input"
     __slots__ = ()
@@ -371,6 +369,7 @@ class RejectedInput(_InScope):
     argument: str
     value: str
     reason: str
+    rest: JsonObject | None = None
 
 
 class Gap(_InScope):

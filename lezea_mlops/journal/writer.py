@@ -26,8 +26,9 @@ from lezea_mlops.journal.layout import RunFolder
 
 DURABILITY = ("process", "interval", "record")
 _SYNC_AFTER_US = {"process": 2**63, "interval": 1_000_000, "record": 0}
-# Room for the envelope around the fields.
-MAX_FIELDS_BYTES = MAX_LINE_BYTES - 64 * 1024
+# A line has room for the fields, and for the envelope around them.
+MAX_ENVELOPE_BYTES = 64 * 1024
+MAX_FIELDS_BYTES = MAX_LINE_BYTES - MAX_ENVELOPE_BYTES
 MAX_TEMPLATES = 10_000
 _TAIL_CHUNK = 64 * 1024
 
@@ -53,6 +54,7 @@ class JournalWriter:
         self.lost = 0
         self._run_id = folder.run_id
         self._durability = durability
+        self._sync_after_us = _SYNC_AFTER_US[durability]
         self._templates: dict[Any, bytes] = {}
         self._last_type, self._last_template = "", b""
         self._last_scope: ScopePairs = ()
@@ -70,7 +72,6 @@ class JournalWriter:
             raise JournalError(f"cannot open the journal {self.path}: {error}") from error
         self.attempt = attempt if attempt is not None else last_attempt + 1
         self.last_ts = now_us()
-        self._sync_after_us = _SYNC_AFTER_US[durability]
         # With the policy ``process`` no sync is ever due, whatever the clock does.
         self._synced_us = 0 if durability == "process" else self.last_ts
         self._synced_size = self.size_bytes
@@ -171,6 +172,7 @@ class JournalWriter:
                 self._write_gap()
             self._sync_now()
         finally:
+            self._lock.release()
             self.abandon()
 
     def abandon(self) -> None:
@@ -178,7 +180,7 @@ class JournalWriter:
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
-        self._lock.release()
+        self._lock.forget()
 
     def _template(self, type_name: str, scope: ScopePairs, auto: bool, late: bool) -> bytes:
         key = (type_name, scope, auto, late)
@@ -186,7 +188,7 @@ class JournalWriter:
         if template is None:
             if len(self._templates) >= MAX_TEMPLATES:
                 self._templates.clear()
-            template = self._templates[key] = line_template(
+            template = line_template(
                 type_name,
                 run_id=self._run_id,
                 wid=self.wid,
@@ -195,6 +197,12 @@ class JournalWriter:
                 auto=auto,
                 late=late,
             )
+            # The numbers that it will be filled with are a few digits longer than their places.
+            if len(template) > MAX_ENVELOPE_BYTES - 64:
+                raise LineTooLongError(
+                    f"{len(template)} bytes of scopes around {type_name} do not fit a line"
+                )
+            self._templates[key] = template
         if not auto and not late:
             self._last_type, self._last_scope, self._last_template = type_name, scope, template
         return template

@@ -71,8 +71,12 @@ class ThreadDriver:
 
     @property
     def shippers(self) -> list[Shipper]:
-        """The shippers, one per destination."""
-        return [loop.shipper for loop in self._loops]
+        """The shippers, one per destination; where another process delivers, they stand where it has come to."""
+        shippers = [loop.shipper for loop in self._loops]
+        if not self._delivers:
+            for shipper in shippers:
+                shipper.read_cursor()
+        return shippers
 
     def wait_for_call(self) -> None:
         """Let the record that was just written be delivered, waiting at most 50 ms."""
@@ -113,8 +117,6 @@ class ThreadDriver:
 
     def waiting(self, shipper: Shipper) -> int:
         """Return how many records of this process wait for one destination."""
-        if not self._delivers:
-            shipper.read_cursor()
         position = shipper.positions.get(self._recorder.wid)
         return self._recorder.seq - (position.seq if position else 0)
 
@@ -129,7 +131,7 @@ class ThreadDriver:
     def after_fork_in_child(self) -> None:
         """Close the parent's lock: a forked child that lives on must not keep others from delivering."""
         if self._lock is not None:
-            self._lock.release()
+            self._lock.forget()
 
     def _take_over(self) -> None:
         """Deliver from now on, if no other process does."""

@@ -133,9 +133,12 @@ class Recorder:
         with self.lock:
             if self._writer is None:
                 return
+            try:
+                self._writer.close()
+            except JournalError as error:
+                self.counts["sync_failed"] += 1
+                log.warning("%s", error)
             self._last_seq = self._writer.seq
-            self.sync()
-            self._writer.abandon()
             self._writer = None
 
     def after_fork_in_child(self) -> None:

@@ -51,6 +51,19 @@ def test_a_bad_step_becomes_the_running_count() -> None:
     ]
 
 
+def test_the_reason_is_as_clean_as_a_value() -> None:
+    """An error of the user's that holds a secret, or what no UTF-8 can hold, is journaled without both."""
+
+    class Broken:
+        def __str__(self) -> str:
+            raise ValueError("\udcff at postgres://me:secret@host/db")
+
+    tracker = ExperimentTracker("Demo", settings=OFFLINE)
+    tracker.log_comment(Broken())  # type: ignore[arg-type]
+    _, record = read_run(tracker.run_dir)
+    assert record.event.reason == "raised ValueError: \ufffd at postgres://[redacted]@host/db"
+
+
 def test_a_circular_dictionary_is_cut_and_counted() -> None:
     """A dictionary that contains itself is kept up to where it comes back; the caller's object is untouched."""
     tracker = ExperimentTracker("Demo", settings=OFFLINE)

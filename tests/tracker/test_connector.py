@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import json
 import re
 import subprocess
 from collections.abc import Callable
@@ -375,31 +374,3 @@ def test_the_constructor_says_what_the_run_is() -> None:
     assert (event.experiment_name, event.purpose, event.tags) == ("Demo", "sanity", {"team": "evolution"})
     assert event.env["pid"] > 0
     assert event.source["entrypoint"]
-
-
-MINIMAL = """
-from lezea_mlops.tracker import ExperimentTracker
-
-tracker = ExperimentTracker("Demo", purpose="sanity", auto_start=True)
-tracker.log_lezea_config(64, 4, "SAC", hyperparameters={"lr":3e-4})
-for step in range(1, 6):
-    tracker.log_training_step(step, {"loss": 1.0/step})
-tracker.log_reward("t0", 0.77)
-tracker.finalize_experiment()
-"""
-
-
-def test_the_minimal_example_leaves_a_journal_that_json_reads_strictly(
-    run_python: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path
-) -> None:
-    """Five losses, four deltas, the config and the reward, and the library printed nothing."""
-    done = run_python(MINIMAL, LEZEA_MODE="offline")
-    assert (done.stdout, done.stderr) == ("", "")
-    (journal,) = tmp_path.glob("runs/*/events.jsonl")
-    records = [json.loads(line, parse_constant=pytest.fail) for line in journal.read_text().splitlines()]
-    assert [record["m"]["seq"] for record in records] == list(range(1, len(records) + 1))
-    steps = [record["p"] for record in records if record["t"] == "training_step"]
-    assert [step["metrics"]["loss"] for step in steps] == [1.0, 1 / 2, 1 / 3, 1 / 4, 1 / 5]
-    assert ["delta_loss" in step for step in steps] == [False, True, True, True, True]
-    assert {"lezea_config", "reward", "environment", "run_finished"} <= {record["t"] for record in records}
-    assert records[-1]["p"]["status"] == "completed"

@@ -54,13 +54,14 @@ def test_results_of_50_mb_become_a_blob_and_the_rest_of_the_call_stays(tracker: 
 
 def test_figures_keep_a_bearable_part_of_what_is_large(tracker: ExperimentTracker) -> None:
     """Summary and data hold the beginning of huge results and params, and say that they are partial."""
-    tracker.log_results({"outputs": list(range(1_000_000)), "note": "x" * 100_000})
-    tracker.log_params({"table": {str(i): i for i in range(50_000)}, "lr": 0.1})
+    tracker.log_results({"outputs": list(range(1_000_000))})
+    tracker.log_params({"table": {str(i): i for i in range(50_000)}, "lr": 0.1, "note": "x" * 100_000})
     data = tracker.get_experiment_data()
     assert data["partial"]
     assert data["results"]["result_dict"]["outputs"][:3] == [0, 1, 2]
     assert data["params"]["lr"] == 0.1
     assert data["params"]["table"]["7"] == 7
+    assert data["params"]["note"] == "x" * 10_000 + "…"
     assert len(json.dumps(data)) < 100_000
     tracker.end()
     assert (tracker.run_dir / "events.jsonl").read_bytes().splitlines()[-1].count(b",") < 3_000
@@ -157,6 +158,20 @@ def test_metrics_beyond_a_line_are_a_blob_and_count_all_the_same(tracker: Experi
     assert record.event.step == 1
     assert json.loads(blob(tracker, record.event.metrics)) == metrics
     assert tracker.get_experiment_data()["metrics"]["loss"]["last"] == 0.25
+
+
+def test_what_cannot_be_stored_is_counted_and_said_once(
+    tracker: ExperimentTracker, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Where a line needs a blob and none can be made, the call is lost in the open, and the run goes on."""
+    (tracker.run_dir / "blobs").write_text("in the way")
+    for _ in range(2):
+        tracker.log_results({"outputs": ["x" * 1_000_000] * 9})
+    assert tracker.health()["journal"]["lost"] == 2
+    assert len(caplog.messages) == 1
+    tracker.log_comment("still here")
+    assert [record.type for record in records_of(tracker)] == ["comment"]
+    assert "takes records again" in caplog.messages[1]
 
 
 def test_a_large_traceback_and_a_large_reason_do_not_hinder_the_end(tracker: ExperimentTracker) -> None:

@@ -85,7 +85,11 @@ class Dataset:
 
 @dataclass
 class Translation:
-    """All that one record brings to MLflow; names of params and tags are escaped."""
+    """All that one record brings to MLflow; names of params and tags are escaped.
+
+    Attributes:
+        step: the step of the program's own that it belongs to, if it has one.
+    """
 
     points: list[Point] = field(default_factory=list)
     params: dict[str, str] = field(default_factory=dict)
@@ -95,6 +99,7 @@ class Translation:
     datasets: list[Dataset] = field(default_factory=list)
     note: tuple[str, str] | None = None
     status: str | None = None
+    step: int | None = None
 
 
 # ---------------------------------------------------------------------- values

@@ -16,7 +16,7 @@ from lezea_mlops.sinks.mlflow.params import MAX_TAG, shortened
 from lezea_mlops.sinks.mlflow.pieces import BlobFile, Dataset, TextFile
 
 METRICS_PER_REQUEST = 1_000
-ENTRIES_PER_REQUEST = 50
+ENTRIES_PER_REQUEST = 100
 # MLflow takes 1,000,000.
 BYTES_PER_REQUEST = 900_000
 # Beside the texts of an entry: names of fields, and a metric's value, time and step.

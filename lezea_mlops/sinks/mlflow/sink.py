@@ -21,6 +21,7 @@ from lezea_mlops.sinks.mlflow.runs import ORDER_TAG, find_run, make_run, read_ru
 from lezea_mlops.sinks.mlflow.sending import Sender
 from lezea_mlops.sinks.mlflow.translation import translate
 
+SUPERSEDED_TAG = "lezea.superseded_from_step"
 CAPPED_TAG = "lezea.metric_names_capped"
 OUTCOME_TAGS = ("lezea.reason", "lezea.error")
 MAX_METRIC_NAMES = 1_000
@@ -54,6 +55,7 @@ class MlflowSink:
         self._told: set[str] = set()
         self._params = ParamHistory({}, {})
         self._status_order: StatusOrder = []
+        self._superseded_from = math.inf
         self._answered_s = -math.inf
 
     # ------------------------------------------------------------------ contract
@@ -78,15 +80,16 @@ class MlflowSink:
         """Take *records*: metrics in batches, then files, the status last."""
         if time.monotonic() - self._answered_s > PROBE_AFTER_S:
             probe(self.destination)
-        with translated_errors(self.destination):
-            names = dict(self._names)
-            try:
+        names = dict(self._names)
+        try:
+            with translated_errors(self.destination):
                 self._deliver(records)
-            except (Rejected, RunGone):
-                # What MLflow has by now is asked of itself; and "invalid parameter" is its word of a deleted run too.
-                self._names = names
+        except (Rejected, RunGone):
+            # What MLflow has by now is asked of itself; and "invalid parameter" is its word of a deleted run too.
+            self._names = names
+            with translated_errors(self.destination):
                 self._remember_again()
-                raise
+            raise
         self._answered_s = time.monotonic()
 
     def state(self) -> Mapping[str, Any]:
@@ -118,6 +121,8 @@ class MlflowSink:
         self._sender = Sender(self._client, run.info.run_id, RunFolder(self._run.folder))
         self._params = ParamHistory(run.data.params, run.data.tags)
         self._status_order = _read_order(run.data.tags.get(ORDER_TAG))
+        superseded_from = run.data.tags.get(SUPERSEDED_TAG, "")
+        self._superseded_from = int(superseded_from) if superseded_from.isdecimal() else math.inf
         self._told = {name for name in run.data.tags if name.startswith("lezea.")}
         self._names |= dict.fromkeys(run.data.metrics)
 
@@ -168,6 +173,10 @@ class MlflowSink:
             tags |= translation.tags
             texts |= {text.path: text.content for text in translation.texts}
             metrics += self._metrics(record, translation, tags)
+            if record.att > 1 and translation.step is not None and translation.step < self._superseded_from:
+                # MLflow keeps the points of all attempts; from here on there may be several.
+                self._superseded_from = translation.step
+                tags[SUPERSEDED_TAG] = str(translation.step)
             if translation.params:
                 change = self._params.apply(record, translation.params)
                 sender.params(change.new)

@@ -169,6 +169,7 @@ def _config(record: Envelope, p: Payload, out: Translation) -> None:
 def _training_step(record: Envelope, p: Payload, out: Translation) -> None:
     split, step = text_of(p.get("data_split")), p.get("step")
     folder = (split,) if split else ()
+    out.step = whole_of(step)
     out.points += points(record, p.get("metrics"), step, folder)
     out.points += points(record, {"delta_loss": p.get("delta_loss")}, step, folder)
     out.points += points(record, p.get("modification_statistics"), step, ("modification",))
@@ -178,6 +179,7 @@ def _metric(record: Envelope, p: Payload, out: Translation) -> None:
     phase = text_of(mapping_of(p.get("ctx")).get("phase"))
     step = p["step"] if p.get("step") is not None else p.get("epoch")
     metrics = {text_of(p["key"]): p.get("value")} if "key" in p else p.get("metrics")
+    out.step = whole_of(step)
     out.points += points(record, metrics, step, (phase,) if phase else ())
 
 

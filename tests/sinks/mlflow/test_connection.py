@@ -182,7 +182,9 @@ def answered(code: int) -> Response:
         (HTTPError("413 Client Error: too large", response=answered(413)), Rejected, None),
         (HTTPError("507 Server Error: no space", response=answered(507)), Unavailable, "error"),
         (
-            MlflowException("(sqlite3.OperationalError) database is locked\n[SQL: …]", 8),
+            MlflowException(
+                "(sqlite3.OperationalError) database is locked\n[SQL: …]", TEMPORARILY_UNAVAILABLE
+            ),
             Unavailable,
             "locked",
         ),

@@ -55,7 +55,7 @@ def shown(name: str) -> str:
     return fit(escape(name))
 
 
-@settings(max_examples=1_000)
+@settings(max_examples=400)
 @given(NAMES)
 @example("_x#")
 @example("_x2#")
@@ -155,7 +155,7 @@ def scopes_of(key: str) -> tuple[list[tuple[str, str]], str]:
     return scopes, unescape("/".join(parts))
 
 
-@settings(max_examples=1_000)
+@settings(max_examples=400)
 @given(scope=SCOPES, name=NAMES)
 @example(scope=[], name="builder:42/loss")
 @example(scope=[("builder", "42")], name="loss")
@@ -221,7 +221,7 @@ def test_no_tag_of_a_user_can_be_taken_for_ours(name: str) -> None:
 # ---------------------------------------------------------------------- files
 
 
-@settings(max_examples=1_000)
+@settings(max_examples=400)
 @given(st.one_of(NAMES, NAMES.map(lambda name: name * 40)))
 def test_a_file_part_is_one_safe_name(name: str) -> None:
     """No separator, no drive, nothing that a path would resolve, short enough for any file system."""
@@ -231,7 +231,7 @@ def test_a_file_part_is_one_safe_name(name: str) -> None:
     assert len(part.encode()) <= MAX_FILE_NAME_BYTES
 
 
-@settings(max_examples=1_000)
+@settings(max_examples=400)
 @given(
     st.one_of(NAMES, st.lists(st.sampled_from(["..", "/", "\\", "a", ".", "~", "C:", "etc"])).map("".join))
 )

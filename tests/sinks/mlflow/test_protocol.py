@@ -139,7 +139,7 @@ VALUES = st.recursive(
 )  # fmt: skip
 
 
-@settings(max_examples=1_500, deadline=None)
+@settings(max_examples=800, deadline=None)
 @given(
     kind=st.sampled_from(sorted(CLASS_OF_TYPE)),
     payload=st.dictionaries(FIELDS, VALUES, max_size=8),

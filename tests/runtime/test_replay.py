@@ -1,0 +1,160 @@
+"""Later delivery: a run's journal shipped until nothing waits, to a real store."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+from mlflow import MlflowClient
+
+from lezea_mlops.config import load_settings
+from lezea_mlops.delivery.shipper import BATCH_BYTES
+from lezea_mlops.journal import RunFolder
+from lezea_mlops.runtime.driver import take_delivery_lock
+from lezea_mlops.runtime.replay import Delivered, deliver_run
+from lezea_mlops.tracker import ExperimentTracker
+from tests.conftest import ROOT
+from tests.gate import Gate
+from tests.sinks.mlflow.seen import history, runs_of, the_run
+
+
+def offline_run(steps: int = 10) -> RunFolder:
+    """Return a run that was only journaled."""
+    with ExperimentTracker("Later", settings={"mode": "offline"}) as tracker:
+        tracker.log_params({"lr": 0.1})
+        for step in range(steps):
+            tracker.log_metrics({"loss": 1.0 / (step + 1)}, step=step)
+    return RunFolder(tracker.run_dir)
+
+
+def no_wait(seconds: float) -> None:
+    """Fail: nothing should have to pause."""
+    raise AssertionError(f"a pause of {seconds} s")
+
+
+def cursors(folder: RunFolder) -> list[Path]:
+    """Return the files that say how far the destinations are."""
+    return list((folder.path / "cursors").glob("*.json"))
+
+
+def steps_of(uri: str, folder: RunFolder) -> list[int]:
+    """Return the steps of ``loss`` that MLflow has, each point once."""
+    client = MlflowClient(uri)
+    return sorted(step for step, _, _ in history(client, the_run(client, folder.run_id), "loss"))
+
+
+def test_all_of_it_is_delivered_and_reported(mlflow_store: str) -> None:
+    """Records, none rejected, no error; a second call has nothing to do."""
+    folder = offline_run()
+    [report] = deliver_run(folder, load_settings(), no_wait)
+    assert (report.run_id, report.sink, report.rejected, report.error) == (folder.run_id, "mlflow", 0, None)
+    assert report.records >= 12
+    assert steps_of(mlflow_store, folder) == list(range(10))
+    assert the_run(MlflowClient(mlflow_store), folder.run_id).info.status == "FINISHED"
+    assert deliver_run(folder, load_settings(), no_wait) == [Delivered(folder.run_id, "mlflow", 0, 0, None)]
+
+
+def test_what_is_set_aside_is_counted(mlflow_store: str, tmp_path: Path) -> None:
+    """A file by reference that is gone: the rest is delivered, and it is no error of the delivery."""
+    (tmp_path / "a.bin").write_text("a")
+    with ExperimentTracker("Later", capture="reference", settings={"mode": "offline"}) as tracker:
+        tracker.log_artifact(tmp_path / "a.bin")
+    (tmp_path / "a.bin").unlink()
+    [report] = deliver_run(RunFolder(tracker.run_dir), load_settings(), no_wait)
+    assert (report.rejected, report.error) == (1, None)
+
+
+def test_it_gives_up_when_the_breaker_opens_and_says_why() -> None:
+    """Three tries with two pauses between them, which the caller lets pass; the journal keeps all."""
+    folder, pauses, nobody = offline_run(), [], Gate()
+
+    def wait(seconds: float) -> None:
+        pauses.append(seconds)
+        threading.Event().wait(seconds)
+
+    [report] = deliver_run(folder, load_settings({"mlflow_tracking_uri": nobody.uri}), wait)
+    assert report.records == 0
+    assert nobody.uri in str(report.error)
+    assert 2 <= len(pauses) <= 10
+    assert all(0 <= pause < 1 for pause in pauses)
+    assert cursors(folder) == []
+
+
+def test_a_run_that_another_process_delivers_is_left_to_it(mlflow_store: str) -> None:
+    """Nothing is delivered twice at once."""
+    folder = offline_run()
+    lock = take_delivery_lock(folder)
+    assert lock is not None
+    [report] = deliver_run(folder, load_settings(), no_wait)
+    assert report.error == "another process delivers this run now"
+    lock.release()
+    assert deliver_run(folder, load_settings(), no_wait)[0].error is None
+
+
+def test_a_run_that_cannot_be_locked_is_an_error_in_words(mlflow_store: str) -> None:
+    """The reason of the file system is told."""
+    folder = offline_run()
+    folder.lock("courier").mkdir()
+    [report] = deliver_run(folder, load_settings(), no_wait)
+    assert "cannot be locked" in str(report.error)
+
+
+def test_a_deleted_run_is_made_anew_on_request_only(mlflow_store: str) -> None:
+    """Without the request: removed, with the command that asks for it. With it: a new run with everything."""
+    folder, client = offline_run(), MlflowClient(mlflow_store)
+    deliver_run(folder, load_settings(), no_wait)
+    old = the_run(client, folder.run_id).info.run_id
+    client.delete_run(old)
+    for cursor in cursors(folder):
+        cursor.unlink()
+    [report] = deliver_run(folder, load_settings(), lambda seconds: None)
+    assert f"lezea sync --recreate {folder.run_id}" in str(report.error)
+    [report] = deliver_run(folder, load_settings(), no_wait, recreate=True)
+    assert report.error is None
+    runs = {run.info.run_id: run.info.lifecycle_stage for run in runs_of(client, folder.run_id)}
+    [new] = [run_id for run_id, stage in runs.items() if stage == "active"]
+    assert runs == {old: "deleted", new: "active"}
+    assert len(client.get_metric_history(new, "loss")) == 10
+    assert deliver_run(folder, load_settings(), no_wait) == [Delivered(folder.run_id, "mlflow", 0, 0, None)]
+
+
+def test_asking_for_a_new_run_where_none_was_deleted_makes_no_second_one(mlflow_store: str) -> None:
+    """Everything is delivered again to the run that is there."""
+    folder = offline_run()
+    for recreate in (False, True, True):
+        assert deliver_run(folder, load_settings(), no_wait, recreate=recreate)[0].error is None
+    assert steps_of(mlflow_store, folder) == list(range(10))
+
+
+def offset(folder: RunFolder) -> int:
+    """Return how many bytes of ``main`` are delivered."""
+    return sum(json.loads(path.read_bytes())["positions"]["main"][0] for path in cursors(folder))
+
+
+@pytest.mark.chaos
+def test_a_delivery_that_is_killed_again_and_again_ends_with_each_point_once(mlflow_store: str) -> None:
+    """SIGKILL in the middle of every batch, each time another one goes on; then one that is left alone."""
+    folder = offline_run(steps=30_000)
+    command = [sys.executable, "-m", "lezea_mlops.cli", "sync", str(folder.path)]
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "LEZEA_MLFLOW_TRACKING_URI": mlflow_store}
+    size = folder.journal("main").stat().st_size
+    killed = 0
+    while offset(folder) < size - 2 * BATCH_BYTES:
+        before = offset(folder)
+        process = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL)
+        while offset(folder) == before:
+            assert process.poll() is None
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        killed += 1
+    assert killed >= 3
+    assert offset(folder) < size
+    subprocess.run(command, env=environment, check=True, capture_output=True)
+    assert steps_of(mlflow_store, folder) == list(range(30_000))
+    assert the_run(MlflowClient(mlflow_store), folder.run_id).info.status == "FINISHED"

@@ -1,0 +1,112 @@
+"""Tables of bounded size: the least recently used key leaves first, and every leaving is counted."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lezea_mlops._bounded import MAX_KEYS, BoundedTable
+
+
+@pytest.fixture
+def table() -> BoundedTable[str, list[int]]:
+    return BoundedTable(list, limit=3)
+
+
+def test_a_missing_value_is_made_once(table: BoundedTable[str, list[int]]) -> None:
+    """Asking for a key makes its value, and asking again gives the same one."""
+    table["a"].append(1)
+    table["a"].append(2)
+    assert table["a"] == [1, 2]
+    assert table["b"] == []
+    assert len(table) == 2
+
+
+def test_the_least_recently_used_key_leaves_and_is_counted(table: BoundedTable[str, list[int]]) -> None:
+    """Reading counts as a use, and so does writing; the fourth key drives one out."""
+    for key in "abc":
+        table[key].append(1)
+    _ = table["a"]
+    table["b"] = [5]
+    assert table["d"] == []
+    assert [key for key, _value in table.items()] == ["a", "b", "d"]
+    assert table.evicted == 1
+    assert "c" not in table
+    assert table["c"] == []
+    assert table.evicted == 2
+
+
+def test_looking_is_no_use_and_makes_nothing(table: BoundedTable[str, list[int]]) -> None:
+    """``peek``, ``in`` and a walk leave the table and its order as they are."""
+    for key in "abc":
+        table[key].append(1)
+    assert table.peek("a") == [1]
+    assert table.peek("z") is None
+    assert "a" in table
+    assert "z" not in table
+    assert list(table) == ["a", "b", "c"]
+    assert dict(table.items()) == {"a": [1], "b": [1], "c": [1]}
+    _ = table["d"]
+    assert list(table) == ["b", "c", "d"]
+
+
+def test_walking_ends_although_a_missing_value_would_be_made(table: BoundedTable[int, list[int]]) -> None:
+    """A walk gives the keys that are there, also when the table changes meanwhile."""
+    table[7].append(1)
+    table[8].append(1)
+    walked = []
+    for key in table:
+        walked.append(key)
+        _ = table[key + 100]
+    assert walked == [7, 8]
+
+
+def test_popping_gives_the_oldest_value(table: BoundedTable[str, list[int]]) -> None:
+    """It is counted as leaving; an empty table has nothing to give."""
+    table["a"] = [1]
+    table["b"] = [2]
+    assert table.pop_oldest() == [1]
+    assert (len(table), table.evicted) == (1, 1)
+    table.pop_oldest()
+    with pytest.raises(KeyError):
+        table.pop_oldest()
+
+
+def test_the_limit_is_ten_thousand_keys_unless_said() -> None:
+    """A run of millions of individuals keeps the tables of the design's size."""
+    table: BoundedTable[int, int] = BoundedTable(int)
+    for key in range(MAX_KEYS + 5):
+        table[key] += 1
+    assert (len(table), table.evicted, MAX_KEYS) == (MAX_KEYS, 5, 10_000)
+    assert next(iter(table)) == 5
+
+
+@given(
+    st.integers(1, 4),
+    st.lists(st.tuples(st.sampled_from(["get", "set", "peek"]), st.integers(0, 6)), max_size=40),
+)
+def test_it_behaves_as_its_plainest_description(limit: int, uses: list[tuple[str, int]]) -> None:
+    """Whatever is done, the table holds the last *limit* keys that were used, and counts the others' leavings."""
+    table: BoundedTable[int, Any] = BoundedTable(object, limit)
+    plain: OrderedDict[int, Any] = OrderedDict()
+    left = 0
+    for number, (use, key) in enumerate(uses):
+        if use == "peek":
+            assert table.peek(key) is plain.get(key)
+            continue
+        if use == "set":
+            table[key] = number
+            plain[key] = number
+        else:
+            value = table[key]
+            assert plain.setdefault(key, value) is value
+        plain.move_to_end(key)
+        if len(plain) > limit:
+            plain.popitem(last=False)
+            left += 1
+        assert list(table.items()) == list(plain.items())
+        assert table.evicted == left

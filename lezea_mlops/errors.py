@@ -4,6 +4,7 @@
     ├── ConfigurationError (ValueError)   a constructor argument or a setting is wrong
     ├── MissingDependencyError (ImportError)   an optional library is not installed
     ├── JournalError                      the local journal could not be written or read
+    │   ├── NotSyncedError                a record is in the file, and may not survive a power loss
     │   ├── LineTooLongError              a record has to become shorter first
     │   └── JournalBusyError              another live process is this writer of this run
     └── BackendUnreachableError           ``start(strict=True)`` could not reach a configured backend
@@ -28,6 +29,10 @@ class MissingDependencyError(LezeaError, ImportError):
 
 class JournalError(LezeaError):
     """The local journal could not be written or read."""
+
+
+class NotSyncedError(JournalError):
+    """A record is in the file, and could not be fsynced."""
 
 
 class LineTooLongError(JournalError):

@@ -516,7 +516,7 @@ class ExperimentTracker:
             with self._recorder.lock:
                 for at, part in self._by_step(call, split, good, number):
                     fields = {"step": at, "metrics": part, **extras}
-                    self._record_step(fields, call.scope, auto=number is None)
+                    self._record_step(fields, call.scope, split, auto=number is None)
         self._delivered()
 
     def log_modification_tree(
@@ -989,7 +989,9 @@ class ExperimentTracker:
         if self._driver is not None and not self._async_mode:
             self._driver.wait_for_call()
 
-    def _record_step(self, fields: dict[str, Any], scope: ScopePairs, auto: bool = False) -> None:
+    def _record_step(
+        self, fields: dict[str, Any], scope: ScopePairs, split: str | None = None, auto: bool = False
+    ) -> None:
         """Record the fields of a ``TrainingStepLogged``, with ``delta_loss`` if there is one.
 
         The hot path: the event object itself is left out, for making it costs a tenth of the call.
@@ -999,9 +1001,7 @@ class ExperimentTracker:
         # Called, not entered by ``with``: that alone would take twice as long as the lock itself.
         lock.acquire()
         try:
-            delta = recorder.series.take_step(
-                scope, fields.get("data_split"), fields["step"], fields["metrics"]
-            )
+            delta = recorder.series.take_step(scope, split, fields["step"], fields["metrics"])
             if delta is not None:
                 fields["delta_loss"] = delta
             recorder.write("training_step", fields, scope, auto)

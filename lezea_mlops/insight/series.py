@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Mapping
 from typing import Any
 
 from lezea_mlops._bounded import MAX_KEYS, BoundedTable
 
 ScopePairs = tuple[tuple[str, str], ...]
-_INFINITE = math.inf
+_LOWEST, _HIGHEST = -sys.float_info.max, sys.float_info.max
 
 GroupKey = tuple[ScopePairs, "str | None"]
 # The integers that every reader of a line can hold.
@@ -118,11 +119,14 @@ class SeriesGroup:
         if previous is None or "delta_loss" in metrics:
             return None
         delta = previous - loss
-        if not -_INFINITE < delta < _INFINITE:
+        if not _LOWEST <= delta <= _HIGHEST:
             return None
         if type(delta) is int and delta not in _INT_RANGE:
             delta = float(delta)
-        (figures.get("delta_loss") or self._new("delta_loss", delta)).observe(step, delta)
+        known = figures.get("delta_loss")
+        if known is None:
+            known = self._new("delta_loss", delta)
+        known.observe(step, delta)
         return delta  # type: ignore[no-any-return]
 
     def observe(self, step: int, metrics: Mapping[str, Any]) -> None:

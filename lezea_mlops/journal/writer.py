@@ -20,7 +20,7 @@ from typing import Any
 
 from lezea_mlops._clock import now_us
 from lezea_mlops._files import LifeLock, open_private
-from lezea_mlops.errors import JournalBusyError, JournalError, LineTooLongError
+from lezea_mlops.errors import JournalBusyError, JournalError, LineTooLongError, NotSyncedError
 from lezea_mlops.events import MAX_LINE_BYTES, Gap, NotARecord, decode_line, encode_json, line_template
 from lezea_mlops.journal.layout import RunFolder
 
@@ -156,7 +156,7 @@ class JournalWriter:
         try:
             self.sync()
         except OSError as error:
-            raise JournalError(f"what is in {self.path} could not be fsynced: {error}") from error
+            raise NotSyncedError(f"what is in {self.path} could not be fsynced: {error}") from error
 
     def close(self) -> None:
         """Say what is missing, fsync unless the policy is ``process``, close the file, give the lock back.

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from lezea_mlops._clock import now_us
-from lezea_mlops.errors import JournalError, LineTooLongError
+from lezea_mlops.errors import JournalError, LineTooLongError, NotSyncedError
 from lezea_mlops.events import Event, encode_json
 from lezea_mlops.evolution import Folds
 from lezea_mlops.journal import JournalWriter, RunFolder
@@ -90,14 +90,12 @@ class Recorder:
         except LineTooLongError:
             if not self._write_without_large_fields(type_name, fields, scope, auto):
                 return
+        except NotSyncedError as error:
+            self._not_synced(error)
         except JournalError as error:
             self._lost(error)
             return
-        if (
-            self.figures.series.names_seen > MAX_NAMES_APART
-            and scope
-            and type_name in ("training_step", "metric")
-        ):
+        if self.series.names_seen > MAX_NAMES_APART and scope and type_name in ("training_step", "metric"):
             self._fold(fields, scope)
         if self._failing:
             self._failing = False
@@ -124,9 +122,7 @@ class Recorder:
         try:
             writer.sync()
         except OSError as error:
-            with self.lock:
-                self.counts["sync_failed"] += 1
-            log.warning("cannot fsync %s: %s", writer.path, error)
+            self._not_synced(error)
 
     def close(self) -> None:
         """Close the journal file; a later record opens it again."""
@@ -136,8 +132,7 @@ class Recorder:
             try:
                 self._writer.close()
             except JournalError as error:
-                self.counts["sync_failed"] += 1
-                log.warning("%s", error)
+                self._not_synced(error)
             self._last_seq = self._writer.seq
             self._writer = None
 
@@ -157,6 +152,13 @@ class Recorder:
         self.figures = RunFigures()
         self.series = self.figures.series
         self._folds = Folds()
+
+    def _not_synced(self, error: Exception) -> None:
+        with self.lock:
+            self.counts["sync_failed"] += 1
+            first = self.counts["sync_failed"] == 1
+        if first:
+            log.warning("the journal in %s is written and not fsynced: %s", self.folder.path, error)
 
     def _lost(self, error: JournalError) -> None:
         self.counts["not_written"] += 1

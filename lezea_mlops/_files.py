@@ -30,6 +30,15 @@ def open_private(path: Path, flags: int) -> int:
     return os.open(path, flags | _OPEN_FLAGS, PRIVATE_FILE)
 
 
+def read_at(descriptor: int, count: int, offset: int) -> bytes:
+    """Read up to *count* bytes from *offset*; nothing at the end of the file."""
+    if hasattr(os, "pread"):
+        return os.pread(descriptor, count, offset)
+    # Windows has no pread. Moving the position harms nobody: we append with O_APPEND, and read only from offsets.
+    os.lseek(descriptor, offset, os.SEEK_SET)
+    return os.read(descriptor, count)
+
+
 def replace_atomically(path: Path, content: bytes, *, durable: bool = False) -> None:
     """Put *content* at *path* so that a reader sees the old or the new file, never half of one.
 

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from lezea_mlops._files import read_at
 from lezea_mlops.errors import JournalError
 from lezea_mlops.events import MAX_LINE_BYTES, Envelope, NotARecord, decode_line
 from lezea_mlops.journal.layout import RunFolder
@@ -93,7 +94,7 @@ def _read_lines(path: Path, offset: int, max_bytes: int, max_line: int) -> tuple
 
 def _read_exactly(fd: int, start: int, end: int) -> bytes:
     parts = []
-    while start < end and (part := os.pread(fd, end - start, start)):
+    while start < end and (part := read_at(fd, end - start, start)):
         parts.append(part)
         start += len(part)
     return b"".join(parts)
@@ -101,7 +102,7 @@ def _read_exactly(fd: int, start: int, end: int) -> bytes:
 
 def _length_of_line(fd: int, start: int, position: int, size: int) -> int:
     """Return the length of the line from *start* on, newline included, holding little of it; 0 if it is unfinished."""
-    while position < size and (part := os.pread(fd, STREAM_BYTES, position)):
+    while position < size and (part := read_at(fd, STREAM_BYTES, position)):
         found = part.find(b"\n")
         if found >= 0:
             return position + found + 1 - start

@@ -19,7 +19,7 @@ from time import time_ns
 from typing import Any
 
 from lezea_mlops._clock import now_us
-from lezea_mlops._files import LifeLock, open_private
+from lezea_mlops._files import LifeLock, open_private, read_at
 from lezea_mlops.errors import JournalBusyError, JournalError, LineTooLongError, NotSyncedError
 from lezea_mlops.events import MAX_LINE_BYTES, Gap, NotARecord, decode_line, encode_json, line_template
 from lezea_mlops.journal.layout import RunFolder
@@ -290,7 +290,7 @@ def last_newline_before(fd: int, end: int) -> int:
     """Return the offset just behind the last newline before *end*; 0 if there is none."""
     while end > 0:
         start = max(0, end - _TAIL_CHUNK)
-        found = os.pread(fd, end - start, start).rfind(b"\n")
+        found = read_at(fd, end - start, start).rfind(b"\n")
         if found >= 0:
             return start + found + 1
         end = start
@@ -302,7 +302,7 @@ def last_numbers(fd: int, end: int) -> tuple[int, int]:
     while end > 0:
         start = last_newline_before(fd, end - 1)
         try:
-            record = decode_line(os.pread(fd, end - start, start))
+            record = decode_line(read_at(fd, end - start, start))
         except NotARecord:
             end = start
             continue

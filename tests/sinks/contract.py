@@ -10,6 +10,7 @@ import contextlib
 import json
 import os
 import shutil
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,21 +56,21 @@ PLANS: dict[str, list[Piece]] = {
 }  # fmt: skip
 
 
-class SinkContract:
+class SinkContract(ABC):
     """What every sink promises; a subclass says how to make one and what a person sees of a run."""
 
     @classmethod
+    @abstractmethod
     def place(cls, request: pytest.FixtureRequest) -> Any:
         """Return a place for all tests of the class, whatever ``make`` and ``seen`` need; each has its own runs."""
-        raise NotImplementedError
 
+    @abstractmethod
     def make(self, destination: Any) -> Sink:
         """Return a new sink that delivers to this place."""
-        raise NotImplementedError
 
+    @abstractmethod
     def seen(self, destination: Any, sink: Sink, run: Run) -> Any:
         """Return all that a person finds there of the run, for comparison."""
-        raise NotImplementedError
 
     def deliver(self, destination: Any, run: Run, records: Sequence[Envelope], plan: Sequence[Piece]) -> Any:
         """Deliver as the plan says and return what a person finds."""

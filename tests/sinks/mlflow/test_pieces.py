@@ -10,35 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lezea_mlops.events import Envelope
-from lezea_mlops.sinks.mlflow.pieces import Translation, flatten
-from lezea_mlops.sinks.mlflow.translation import translate
-
-SHA = "ab" * 32
-Payload = dict[str, Any]
-
-
-def record(kind: str, payload: Payload, *, wid: str = "main", seq: int = 7, att: int = 1) -> Envelope:
-    """Return a record as it comes from the journal."""
-    meta = {"seq": seq, "ts": 1_763_690_000_123_456, "wid": wid, "att": att}
-    return Envelope(kind, meta, {"run_id": "run-1", **payload})
-
-
-def brought(kind: str, payload: Payload, **meta: Any) -> Translation:
-    """Return what such a record brings."""
-    return translate(record(kind, payload, **meta))
-
-
-def metrics(out: Translation) -> dict[str, tuple[float, int]]:
-    """Return value and step by metric; each name comes once."""
-    found = {point.key: (point.value, point.step) for point in out.points}
-    assert len(found) == len(out.points)
-    return found
-
-
-def files(out: Translation) -> set[str]:
-    """Return the paths of all files."""
-    return {text.path for text in out.texts} | {blob.path for blob in out.blobs}
+from lezea_mlops.sinks.mlflow.pieces import flatten
+from tests.sinks.mlflow.records import SHA, brought, files, metrics
 
 
 def test_numbers_that_json_has_no_word_for() -> None:

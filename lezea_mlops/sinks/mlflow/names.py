@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 
 MAX_NAME = 250
 MAX_FILE_NAME_BYTES = 200
@@ -77,6 +78,12 @@ def metric_key(scope: Iterable[tuple[str, str]], folder: Iterable[str], name: st
         name: as the user gave it.
         wid: the writer.
     """
+    return _metric_key(tuple(scope), tuple(folder), name, wid)
+
+
+# The names of a run come again and again.
+@lru_cache(maxsize=4_096)
+def _metric_key(scope: tuple[tuple[str, str], ...], folder: tuple[str, ...], name: str, wid: str) -> str:
     inner = "/".join([*map(_marked_part, folder), _marked(name)])
     first, slash, rest = inner.partition("/")
     parts = [_without_colons(first) + slash + rest if slash else inner]

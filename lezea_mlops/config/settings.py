@@ -107,7 +107,12 @@ def _uri(name: str, value: Any) -> str:
         raise ConfigurationError(
             f"{name} is {value!r}; it must be a URI such as http://host:5000 or sqlite:///x.db"
         )
-    return absolute_uri(value.strip())
+    try:
+        return absolute_uri(value.strip())
+    except ValueError as error:
+        raise ConfigurationError(
+            f"{name} is {value!r}, which is no URI ({error}); it must be one such as http://host:5000 or sqlite:///x.db"
+        ) from error
 
 
 # What MLflow takes for a store by its name alone.

@@ -261,3 +261,9 @@ def test_sourcing_the_file_changes_nothing(tmp_path: Path) -> None:
         ["bash", "-c", show.replace(str(ENV_FILE), str(changed))], env=plain, check=True, capture_output=True
     )
     assert b"LEZEA_MODE=offline" in exported.stdout.split(b"\0")
+
+
+def test_a_uri_that_cannot_be_read_is_a_configuration_error() -> None:
+    """The error names the setting, the value and what is expected, also where the library below says less."""
+    with pytest.raises(ConfigurationError, match=r"mlflow_tracking_uri is 'http://\[bad', which is no URI"):
+        load_settings({"mlflow_tracking_uri": "http://[bad"})

@@ -155,7 +155,6 @@ class ExperimentTracker:
         self._driver: ThreadDriver | None = None
         self._capturing: threading.Thread | None = None
         self._status = "created"
-        self._prometheus_port: int | None = None
         self._owner_pid = os.getpid()
         self._key = next(_KEYS)
         self._purpose = purpose
@@ -175,14 +174,14 @@ class ExperimentTracker:
 
         Args:
             strict: overrides the constructor's ``strict``; None leaves it.
-            prometheus_port: 0 to 65535, or None for no Prometheus. It is checked and recorded; this version serves
-                no Prometheus endpoint yet.
+            prometheus_port: 0 to 65535, or None for no Prometheus. It is checked and otherwise not used: this
+                version serves no Prometheus endpoint yet.
 
         Raises:
             ConfigurationError: ``prometheus_port`` is no port.
             BackendUnreachableError: with ``strict``, a backend did not answer.
         """
-        self._prometheus_port = _checked_port(prometheus_port)
+        _check_port(prometheus_port)
         if self._status != "created":
             log.warning(
                 "start(): the run %s is %s already; nothing was done", self.experiment_id, self._status
@@ -1176,14 +1175,13 @@ def _check_tags(tags: Any) -> None:
         )
 
 
-def _checked_port(port: Any) -> int | None:
+def _check_port(port: Any) -> None:
     if port is None:
-        return None
+        return
     if isinstance(port, bool) or not isinstance(port, int) or not 0 <= port <= 65535:
         raise ConfigurationError(
             f"prometheus_port is {port!r}; it must be a whole number from 0 (any free port) to 65535, or None for off"
         )
-    return port
 
 
 def _judge(error: BaseException | None) -> tuple[str, str | None]:

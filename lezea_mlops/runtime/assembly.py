@@ -27,7 +27,6 @@ class Parts:
 
     recorder: Recorder
     files: FileCapture
-    resumed: bool
 
 
 def build_sinks(settings: Settings) -> list[Sink]:
@@ -56,7 +55,7 @@ def assemble(settings: Settings, resume: str | None) -> Parts:
     folder = RunFolder(settings.runs_dir / (resume or settings.experiment_id or new_experiment_id()))
     files = FileCapture(BlobStore(folder.blobs), settings.capture, settings.capture_max_mb)
     if settings.mode == "off":
-        return Parts(OffRecorder(folder), files.without_storing(), False)
+        return Parts(OffRecorder(folder), files.without_storing())
     if resume is not None and not folder.journals():
         raise ConfigurationError(
             f"resume is {resume!r}, and {folder.path} holds no journal; check the id and runs_dir "
@@ -72,7 +71,7 @@ def assemble(settings: Settings, resume: str | None) -> Parts:
             f"runs_dir is {str(settings.runs_dir)!r}, and nothing can be written there ({error}); "
             "pass runs_dir=… or set LEZEA_RUNS_DIR to a folder that this user may write"
         ) from error
-    return Parts(recorder, files, recorder.attempt > 1)
+    return Parts(recorder, files)
 
 
 def new_experiment_id() -> str:

@@ -179,6 +179,9 @@ class Recorder:
                 return True
             except LineTooLongError:
                 continue
+            except NotSyncedError as error:
+                self._not_synced(error)
+                return True
             except OSError as error:
                 self._lost(JournalError(f"cannot store a large value in {self.folder.blobs}: {error}"))
                 return False

@@ -54,6 +54,7 @@ from lezea_mlops.events import (
     RewardLogged,
     RunFinished,
     RunStarted,
+    ScopePairs,
     element_count,
     number_text,
 )
@@ -62,7 +63,6 @@ from lezea_mlops.runtime.assembly import assemble, build_driver
 from lezea_mlops.runtime.call import MAX_STEP, BadInput, Call, Warned, message_of
 from lezea_mlops.runtime.driver import ThreadDriver
 from lezea_mlops.runtime.environment import capture_environment, describe_start
-from lezea_mlops.runtime.figures import ScopePairs
 from lezea_mlops.runtime.files import CannotCapture, absolute_path, render_figure
 from lezea_mlops.runtime.scopes import Inherited, Scope, scopes_here
 from lezea_mlops.runtime.trees import TreeLog

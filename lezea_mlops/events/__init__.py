@@ -49,13 +49,16 @@ from lezea_mlops.events.codec import (
 )
 from lezea_mlops.events.numeric import NotANumber, as_number, clean_number, element_count, number_text
 from lezea_mlops.events.redaction import Redactor
+from lezea_mlops.events.scopes import INDIVIDUAL_LEVELS, MAX_NAMES_APART, ScopePairs
 from lezea_mlops.events.values import Cleaner
 
 __all__ = [
     "ALIASES",
     "CLASS_OF_TYPE",
     "FORMAT_VERSION",
+    "INDIVIDUAL_LEVELS",
     "MAX_LINE_BYTES",
+    "MAX_NAMES_APART",
     "ArtifactLogged",
     "BusinessMetricsLogged",
     "CheckpointLogged",
@@ -92,6 +95,7 @@ __all__ = [
     "RewardLogged",
     "RunFinished",
     "RunStarted",
+    "ScopePairs",
     "StatusChanged",
     "TrainingStepLogged",
     "UnknownEvent",

@@ -1,11 +1,10 @@
 """Evolution as what it is: modifications, populations, lineage. Pure functions and streaming aggregates."""
 
-from lezea_mlops.evolution.folds import INDIVIDUAL_LEVELS, Folds
+from lezea_mlops.evolution.folds import Folds
 from lezea_mlops.evolution.modifications import ModificationCounts, tree_statistics, with_ids
 from lezea_mlops.evolution.population import PopulationHistory, scores_by_individual
 
 __all__ = [
-    "INDIVIDUAL_LEVELS",
     "Folds",
     "ModificationCounts",
     "PopulationHistory",

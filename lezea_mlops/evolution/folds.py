@@ -6,9 +6,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from lezea_mlops._bounded import BoundedTable
-from lezea_mlops.events import FoldLogged, as_number, number_text
+from lezea_mlops.events import INDIVIDUAL_LEVELS, FoldLogged, as_number, number_text
 
-INDIVIDUAL_LEVELS = frozenset({"builder", "tasker"})
 # Of a metric whose name ends so, the least value is the best.
 _LESS_IS_BETTER = ("loss", "error", "cost")
 

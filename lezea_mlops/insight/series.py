@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from lezea_mlops._bounded import MAX_KEYS, BoundedTable
+from lezea_mlops.events import ScopePairs
 
-ScopePairs = tuple[tuple[str, str], ...]
 _LOWEST, _HIGHEST = -sys.float_info.max, sys.float_info.max
 
 GroupKey = tuple[ScopePairs, "str | None"]

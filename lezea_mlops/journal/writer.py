@@ -21,7 +21,15 @@ from typing import Any
 from lezea_mlops._clock import now_us
 from lezea_mlops._files import LifeLock, open_private, read_at
 from lezea_mlops.errors import JournalBusyError, JournalError, LineTooLongError, NotSyncedError
-from lezea_mlops.events import MAX_LINE_BYTES, Gap, NotARecord, decode_line, encode_json, line_template
+from lezea_mlops.events import (
+    MAX_LINE_BYTES,
+    Gap,
+    NotARecord,
+    ScopePairs,
+    decode_line,
+    encode_json,
+    line_template,
+)
 from lezea_mlops.journal.layout import RunFolder
 
 DURABILITY = ("process", "interval", "record")
@@ -31,8 +39,6 @@ MAX_ENVELOPE_BYTES = 64 * 1024
 MAX_FIELDS_BYTES = MAX_LINE_BYTES - MAX_ENVELOPE_BYTES
 MAX_TEMPLATES = 10_000
 _TAIL_CHUNK = 64 * 1024
-
-ScopePairs = tuple[tuple[str, str], ...]
 
 
 class JournalWriter:

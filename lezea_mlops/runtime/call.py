@@ -14,8 +14,15 @@ from reprlib import Repr
 from types import TracebackType
 from typing import Any
 
-from lezea_mlops.events import Cleaner, Event, NotANumber, RejectedInput, clean_number, element_count
-from lezea_mlops.runtime.figures import ScopePairs
+from lezea_mlops.events import (
+    Cleaner,
+    Event,
+    NotANumber,
+    RejectedInput,
+    ScopePairs,
+    clean_number,
+    element_count,
+)
 from lezea_mlops.runtime.recorder import Recorder
 
 log = logging.getLogger("lezea_mlops")
@@ -220,11 +227,8 @@ class Call:
             return text
         if text is None and value is not None:
             raise self._bad[-1]
-        raise BadInput(
-            argument,
-            value,
-            "is None, and text was expected" if value is None else "is empty, and text was expected",
-        )
+        found = "None" if value is None else "empty"
+        raise BadInput(argument, value, f"is {found}, and text was expected")
 
     def ids(self, argument: str, value: Any) -> Any:
         """Return ids as something that has a length; one text is one id; None if there are none, or bad ones.

@@ -7,11 +7,10 @@ from typing import Any
 
 from lezea_mlops._bounded import BoundedTable
 from lezea_mlops.accounting import CostTotals, ResourceTotals
-from lezea_mlops.events import Envelope, as_number
+from lezea_mlops.events import Envelope, ScopePairs, as_number
 from lezea_mlops.evolution import ModificationCounts, PopulationHistory
 from lezea_mlops.insight import DataUsage, SeriesTable
 
-ScopePairs = tuple[tuple[str, str], ...]
 Fields = Mapping[str, Any]
 
 # Of a value that is kept as it was logged, such as a parameter: so many values inside it, and so long a text.

@@ -12,15 +12,12 @@ from typing import Any
 
 from lezea_mlops._clock import now_us
 from lezea_mlops.errors import JournalError, LineTooLongError, NotSyncedError
-from lezea_mlops.events import Event, encode_json
+from lezea_mlops.events import MAX_NAMES_APART, Event, ScopePairs, encode_json
 from lezea_mlops.evolution import Folds
 from lezea_mlops.journal import JournalWriter, RunFolder
-from lezea_mlops.runtime.figures import RunFigures, ScopePairs
+from lezea_mlops.runtime.figures import RunFigures
 
 log = logging.getLogger("lezea_mlops")
-
-# Above so many metric names the values of builders and taskers are folded too.
-MAX_NAMES_APART = 1_000
 
 StoreBlob = Callable[[bytes], "dict[str, Any]"]
 

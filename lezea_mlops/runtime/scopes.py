@@ -6,7 +6,7 @@ import hashlib
 from contextvars import ContextVar
 from types import TracebackType
 
-from lezea_mlops.runtime.figures import ScopePairs
+from lezea_mlops.events import ScopePairs
 
 # A scope stands in every line that is logged inside it.
 MAX_NAME_CHARACTERS = 1_000

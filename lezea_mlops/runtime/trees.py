@@ -7,10 +7,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lezea_mlops._bounded import BoundedTable
-from lezea_mlops.events import MAX_LINE_BYTES, ModificationTreeLogged, encode_json
+from lezea_mlops.events import MAX_LINE_BYTES, ModificationTreeLogged, ScopePairs, encode_json
 from lezea_mlops.evolution import tree_statistics, with_ids
 from lezea_mlops.runtime.call import Call
-from lezea_mlops.runtime.figures import ScopePairs
 
 # Half a line: statistics and scopes need room too.
 MAX_PART_BYTES = MAX_LINE_BYTES // 2

@@ -12,12 +12,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from lezea_mlops.events import Envelope, as_number
+from lezea_mlops.events import INDIVIDUAL_LEVELS, Envelope, as_number
 from lezea_mlops.sinks.mlflow.names import dotted, file_part, fit, metric_key
 
 Payload = Mapping[str, Any]
 
-INDIVIDUALS = frozenset({"builder", "tasker"})
 # Deeper than any program's own data; Python's stack ends at 1,000.
 MAX_DEPTH = 100
 MAX_FOLDER_BYTES = 1_000
@@ -193,7 +192,7 @@ def points(
 ) -> Iterator[Point]:
     """Yield every number of a mapping as a point below *folder*; nested mappings are folders too."""
     scope = scope_of(record)
-    individual = individual or any(level in INDIVIDUALS for level, _ in scope)
+    individual = individual or any(level in INDIVIDUAL_LEVELS for level, _ in scope)
     at = whole_of(step)
     for path, value in _leaves(mapping_of(values), folder):
         number = number_of(value)

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
-from lezea_mlops.events import Envelope
+from lezea_mlops.events import MAX_NAMES_APART, Envelope
 from lezea_mlops.journal import RunFolder
 from lezea_mlops.sinks.base import Rejected, Run, Unavailable, without_credentials
 from lezea_mlops.sinks.mlflow.connection import RunGone, connect, probe, translated_errors
@@ -24,7 +24,6 @@ from lezea_mlops.sinks.mlflow.translation import translate
 SUPERSEDED_TAG = "lezea.superseded_from_step"
 CAPPED_TAG = "lezea.metric_names_capped"
 OUTCOME_TAGS = ("lezea.reason", "lezea.error")
-MAX_METRIC_NAMES = 1_000
 # A request to a server that died takes MLflow minutes; it is asked again after this time without an answer.
 PROBE_AFTER_S = 0.2
 
@@ -212,13 +211,13 @@ class MlflowSink:
         """Tell whether a name may be shown: those of individuals only while there are fewer than 1,000 names."""
         if key in self._names:
             return True
-        if len(self._names) < MAX_METRIC_NAMES:
+        if len(self._names) < MAX_NAMES_APART:
             self._names[key] = None
             return True
         if individual:
             self._tell(
                 tags, CAPPED_TAG,
-                f"more than {MAX_METRIC_NAMES} metric names: further builders' and taskers' own metrics are only in "
+                f"more than {MAX_NAMES_APART} metric names: further builders' and taskers' own metrics are only in "
                 "the journal; population snapshots and folds show them together",
             )  # fmt: skip
             return False

@@ -6,7 +6,8 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
-from lezea_mlops.sinks.mlflow.sink import CAPPED_TAG, MAX_METRIC_NAMES
+from lezea_mlops.events import MAX_NAMES_APART
+from lezea_mlops.sinks.mlflow.sink import CAPPED_TAG
 from tests.sinks.mlflow.place import Place, place
 from tests.sinks.mlflow.seen import artifacts, history
 
@@ -104,7 +105,7 @@ def test_individuals_do_not_explode_the_names(place: Place) -> None:
     place.ship()
     names = set(place.run.data.metrics)
     others = {"first", "unscoped", "network:n/layer:3/norm"}
-    assert names == others | {f"tasker:{number}/loss" for number in range(MAX_METRIC_NAMES - 1)}
+    assert names == others | {f"tasker:{number}/loss" for number in range(MAX_NAMES_APART - 1)}
     assert "1000 metric names" in place.run.data.tags[CAPPED_TAG]
     assert len(history(place.client, place.run, "tasker:1/loss")) == 2
 

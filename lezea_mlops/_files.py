@@ -6,11 +6,13 @@ import contextlib
 import errno
 import json
 import os
-import socket
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from lezea_mlops._process import ProcessIdentity
 
 PRIVATE_FILE = 0o600
 PRIVATE_FOLDER = 0o700
@@ -75,45 +77,13 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def process_start_ticks(pid: int) -> int | None:
-    """Return when *pid* started, in clock ticks since boot; None where the system does not tell.
-
-    A pid alone comes back after a while; pid and start time together do not.
-    """
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_bytes()
-    except OSError:
-        return None
-    # The command name, in parentheses, may hold spaces and parentheses itself.
-    return int(stat.rpartition(b")")[2].split()[19])
-
-
-def boot_id() -> str | None:
-    """Return the id of this boot of the machine; None where the system does not tell."""
-    try:
-        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-    except OSError:
-        return None
-
-
-def identify_this_process() -> dict[str, Any]:
-    """Return what identifies the calling process for ever: pid, start time, host, boot."""
-    pid = os.getpid()
-    return {
-        "pid": pid,
-        "start_ticks": process_start_ticks(pid),
-        "host": socket.gethostname(),
-        "boot_id": boot_id(),
-    }
-
-
-def _flock(descriptor: int, *, blocking: bool) -> bool:
+def _flock(descriptor: int, *, blocking: bool) -> bool | None:
     """Lock *descriptor* for this process alone; False if another holds it.
 
-    True where there is no flock, be it on this system or, as on some network mounts, in this file system.
+    None where there is no flock, be it on this system or, as on some network mounts, in this file system.
     """
     if sys.platform == "win32":
-        return True
+        return None
     import fcntl
 
     try:
@@ -123,6 +93,7 @@ def _flock(descriptor: int, *, blocking: bool) -> bool:
     except OSError as error:
         if error.errno not in _NO_FLOCK:
             raise
+        return None
     return True
 
 
@@ -138,7 +109,11 @@ def _unlock(descriptor: int) -> None:
 
 
 class LifeLock:
-    """A lock file held for the life of a process, with its holder's identity inside."""
+    """A lock file held for the life of a process, with its holder's identity inside.
+
+    The content says who holds it to those who only look: it is emptied when the lock is given back, so what names a
+    process that exists is held. Nobody has to try the lock, and be in its taker's way, to learn that.
+    """
 
     def __init__(self, path: Path, descriptor: int) -> None:
         self.path = path
@@ -151,10 +126,15 @@ class LifeLock:
         descriptor = open_private(path, os.O_RDWR | os.O_CREAT)
         taken = False
         try:
-            if not _flock(descriptor, blocking=False):
+            locked = _flock(descriptor, blocking=False)
+            if locked is None:
+                # Without flock the content decides.
+                holder = read_holder(path)
+                locked = holder is None or holder.process.exists() is False
+            if not locked:
                 return None
             os.ftruncate(descriptor, 0)
-            os.write(descriptor, json.dumps(identify_this_process()).encode())
+            os.write(descriptor, json.dumps(ProcessIdentity.of_this_process().stored()).encode())
             taken = True
         finally:
             # An open descriptor would hold the lock for the life of this process.
@@ -162,9 +142,20 @@ class LifeLock:
                 os.close(descriptor)
         return cls(path, descriptor)
 
+    def prepare_note(self, note: Mapping[str, Any]) -> Callable[[], object]:
+        """Return a function that adds *note* to the content by one system call, as a signal handler may."""
+        content = json.dumps(ProcessIdentity.of_this_process().stored() | dict(note)).encode()
+        descriptor = self._descriptor
+        assert descriptor is not None
+        # The new content is longer than the old one: nothing has to be cut off.
+        return lambda: _write_at_start(descriptor, content)
+
     def release(self) -> None:
         """Give the lock back, also where a forked child still holds a copy of the descriptor."""
         if self._descriptor is not None:
+            with contextlib.suppress(OSError):
+                # A disk that fails keeps the name of a process that is about to end.
+                os.ftruncate(self._descriptor, 0)
             _unlock(self._descriptor)
         self.forget()
 
@@ -173,6 +164,39 @@ class LifeLock:
         if self._descriptor is not None:
             os.close(self._descriptor)
             self._descriptor = None
+
+
+def _write_at_start(descriptor: int, content: bytes) -> None:
+    if hasattr(os, "pwrite"):
+        os.pwrite(descriptor, content, 0)
+        return
+    os.lseek(descriptor, 0, os.SEEK_SET)
+    os.write(descriptor, content)
+
+
+@dataclass(frozen=True)
+class Holder:
+    """Who holds a lock, or held it when it died.
+
+    Attributes:
+        process: its identity.
+        note: what it left beside it, for instance the signal that ended it.
+    """
+
+    process: ProcessIdentity
+    note: Mapping[str, Any]
+
+
+def read_holder(path: Path) -> Holder | None:
+    """Return who holds the lock at *path*, or died while holding it; None if it was given back or never taken."""
+    try:
+        content = json.loads(path.read_bytes() or b"null")
+    except (OSError, ValueError):
+        return None
+    process = ProcessIdentity.read(content)
+    if process is None:
+        return None
+    return Holder(process, {name: value for name, value in content.items() if name not in process.stored()})
 
 
 @contextlib.contextmanager

@@ -16,14 +16,13 @@ import pytest
 
 from lezea_mlops._files import (
     LifeLock,
-    boot_id,
-    identify_this_process,
     locked,
     make_private_folder,
     open_private,
-    process_start_ticks,
+    read_holder,
     replace_atomically,
 )
+from lezea_mlops._process import ProcessIdentity, process_start_ticks
 
 ROOT = Path(__file__).resolve().parent.parent
 RunPython = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -112,17 +111,19 @@ def test_a_replacement_that_fails_leaves_the_old_file(tmp_path: Path) -> None:
 @linux
 def test_a_process_is_known_by_more_than_its_number(tmp_path: Path) -> None:
     """Pid, start time, host and boot name one process for ever, even if its name holds blanks and parentheses."""
-    me = identify_this_process()
-    assert me["pid"] == os.getpid()
-    assert me["start_ticks"] == process_start_ticks(os.getpid()) > 0
-    assert me["boot_id"] == boot_id() != ""
-    assert me["host"]
+    me = ProcessIdentity.of_this_process()
+    assert me.pid == os.getpid()
+    assert me.start_ticks is not None
+    assert me.start_ticks == process_start_ticks(os.getpid()) > 0
+    assert me.boot_id
+    assert me.host
+    assert ProcessIdentity.read(json.loads(json.dumps(me.stored()))) == me
     odd = tmp_path / "a) S (b 1"
     odd.symlink_to("/bin/cat")
     with subprocess.Popen([odd], stdin=subprocess.PIPE) as other:
         ticks = process_start_ticks(other.pid)
         assert ticks is not None
-        assert ticks >= me["start_ticks"]
+        assert ticks >= me.start_ticks
         other.communicate()
     assert process_start_ticks(other.pid) is None
 
@@ -132,11 +133,15 @@ def test_a_lock_names_its_holder_and_is_held_until_released(tmp_path: Path) -> N
     path = tmp_path / "locks" / "main.lock"
     lock = LifeLock.take(path)
     assert lock is not None
-    assert json.loads(path.read_bytes()) == identify_this_process()
+    assert json.loads(path.read_bytes()) == ProcessIdentity.of_this_process().stored()
+    holder = read_holder(path)
+    assert holder is not None
+    assert holder.process.exists() is True
     assert LifeLock.take(path) is None
     assert json.loads(path.read_bytes())["pid"] == os.getpid()
     lock.release()
     lock.release()
+    assert read_holder(path) is None
     again = LifeLock.take(path)
     assert again is not None
     again.release()

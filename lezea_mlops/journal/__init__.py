@@ -2,13 +2,23 @@
 
 from lezea_mlops.journal.blobs import BlobStore, Captured, place_under_name
 from lezea_mlops.journal.cursor import Cursor, CursorState, Position
-from lezea_mlops.journal.layout import MAIN_WRITER, RunFolder
+from lezea_mlops.journal.layout import COURIER_WRITER, MAIN_WRITER, RunFolder
+from lezea_mlops.journal.liveness import (
+    Attempt,
+    SignOfLife,
+    is_writing,
+    read_attempts,
+    read_sign_of_life,
+    state_of,
+)
 from lezea_mlops.journal.reader import Chunk, Damage, JournalReader, read_chunk, read_run
 from lezea_mlops.journal.writer import DURABILITY, JournalWriter
 
 __all__ = [
+    "COURIER_WRITER",
     "DURABILITY",
     "MAIN_WRITER",
+    "Attempt",
     "BlobStore",
     "Captured",
     "Chunk",
@@ -19,7 +29,12 @@ __all__ = [
     "JournalWriter",
     "Position",
     "RunFolder",
+    "SignOfLife",
+    "is_writing",
     "place_under_name",
+    "read_attempts",
     "read_chunk",
     "read_run",
+    "read_sign_of_life",
+    "state_of",
 ]

@@ -7,6 +7,8 @@ runs/<experiment_id>/
     blobs/sha256/ab/cdef…    files captured at the call
     cursors/<sink>-<8 hex>.json    how far each destination has come
     rejected/<sink>-<8 hex>.jsonl  records that a destination can never take
+    alive.json               renewed every 10 s by whoever delivers the run
+    courier.log              what the courier process said on its standard error
 """
 
 from __future__ import annotations
@@ -17,6 +19,8 @@ from pathlib import Path
 from lezea_mlops._files import make_private_folder
 
 MAIN_WRITER = "main"
+# Whoever delivers a run speaks as this writer, and holds its lock: the courier process, a thread, or ``lezea sync``.
+COURIER_WRITER = "courier"
 _WRITER_FILE = re.compile(r"events(?:\.(?P<wid>.+))?\.jsonl")
 _UNSAFE_IN_WID = re.compile(r"[^A-Za-z0-9._\-]")
 
@@ -66,6 +70,16 @@ class RunFolder:
     def cursor(self, destination: str) -> Path:
         """Return the cursor file of a destination such as ``mlflow-1a2b3c4d``."""
         return self.path / "cursors" / f"{destination}.json"
+
+    @property
+    def alive(self) -> Path:
+        """The file in which whoever delivers the run says every 10 s that it lives."""
+        return self.path / "alive.json"
+
+    @property
+    def courier_log(self) -> Path:
+        """The file with what the courier process said."""
+        return self.path / "courier.log"
 
     def rejected(self, destination: str) -> Path:
         """Return the file of records that *destination* can never take."""

@@ -14,7 +14,7 @@ from lezea_mlops.journal import BlobStore, RunFolder
 from lezea_mlops.runtime.driver import ThreadDriver
 from lezea_mlops.runtime.files import FileCapture
 from lezea_mlops.runtime.recorder import OffRecorder, Recorder
-from lezea_mlops.sinks.base import Sink
+from lezea_mlops.sinks.base import Sink, destination_named
 
 log = logging.getLogger("lezea_mlops")
 
@@ -27,6 +27,11 @@ class Parts:
 
     recorder: Recorder
     files: FileCapture
+
+
+def destinations(settings: Settings) -> dict[str, str]:
+    """Return the names of the cursors by sink, in the order of ``build_sinks``, without loading a sink."""
+    return {"mlflow": destination_named("mlflow", settings.mlflow_tracking_uri)}
 
 
 def build_sinks(settings: Settings) -> list[Sink]:

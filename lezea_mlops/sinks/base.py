@@ -82,8 +82,13 @@ class Sink(Protocol):
 
 def destination_id(sink: Sink) -> str:
     """Return the name of the cursor of *sink*: its name and 8 hex digits of its address without credentials."""
-    digest = hashlib.sha256(without_credentials(sink.destination).encode()).hexdigest()
-    return f"{sink.name}-{digest[:8]}"
+    return destination_named(sink.name, sink.destination)
+
+
+def destination_named(name: str, address: str) -> str:
+    """Return what ``destination_id`` says of a sink that need not be made for it."""
+    digest = hashlib.sha256(without_credentials(address).encode()).hexdigest()
+    return f"{name}-{digest[:8]}"
 
 
 def without_credentials(uri: str) -> str:

@@ -27,6 +27,7 @@ class SinkHealth:
         self.failures: Counter[str] = Counter()
         self.last_error: str | None = None
         self._lock = threading.Lock()
+        self._told: set[str] = set()
 
     def took(self, records: int) -> None:
         """Count delivered records; say so if the destination was not well before."""
@@ -65,6 +66,14 @@ class SinkHealth:
             with self._lock:
                 self.damaged += len(damage)
             log.warning("stepped over %d damaged places of the journal, the first %s", len(damage), damage[0])
+
+    def told_once(self, kind: str, message: str) -> None:
+        """Log a warning, once per kind."""
+        with self._lock:
+            first = kind not in self._told
+            self._told.add(kind)
+        if first:
+            log.warning("%s", message)
 
     def as_dict(self, waiting: int) -> dict[str, Any]:
         """Return all of it by name, with the number of records that wait."""

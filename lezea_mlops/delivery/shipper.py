@@ -9,6 +9,7 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum
+from pathlib import Path
 from typing import Any
 
 from lezea_mlops._clock import MonotonicClock, now_us
@@ -16,8 +17,18 @@ from lezea_mlops._files import make_private_folder, open_private
 from lezea_mlops.delivery.breaker import Breaker
 from lezea_mlops.delivery.health import SinkHealth
 from lezea_mlops.errors import JournalError
-from lezea_mlops.events import Envelope, encode_envelope
-from lezea_mlops.journal import MAIN_WRITER, Cursor, CursorState, Damage, Position, RunFolder, read_chunk
+from lezea_mlops.events import FORMAT_VERSION, Envelope, encode_envelope
+from lezea_mlops.journal import (
+    MAIN_WRITER,
+    Cursor,
+    CursorState,
+    Damage,
+    Position,
+    RunFolder,
+    read_chunk,
+    recorded_run_id,
+    stands_behind,
+)
 from lezea_mlops.sinks.base import Rejected, Run, Sink, Unavailable, destination_id
 
 log = logging.getLogger("lezea_mlops")
@@ -70,6 +81,8 @@ class Shipper:
     def read_cursor(self) -> None:
         """Take the stored position: at first, and where another process may have moved it."""
         self._cursor = Cursor(self._folder.cursor(self.health.destination))
+        # Writers whose file was found to be the one that the cursor speaks of.
+        self._trusted: set[str] = set()
 
     @property
     def positions(self) -> dict[str, Position]:
@@ -108,9 +121,18 @@ class Shipper:
         self.breaker.succeeded()
         self.health.took(len(batch.records) - len(refused))
         self.health.stepped_over(batch.damage)
+        self._tell_of_newer_formats(batch.records)
         for record, reason in refused:
             self.health.refused(f"{record.wid}/{record.seq} ({record.type})", reason)
         return Step.SHIPPED
+
+    def _tell_of_newer_formats(self, records: Sequence[Envelope]) -> None:
+        if newer := [record for record in records if record.version > FORMAT_VERSION]:
+            self.health.told_once(
+                "version",
+                f"{self._folder.path} holds records of format version {newer[0].version}, and this program knows "
+                f"{FORMAT_VERSION}; they are delivered as far as they are understood. Update lezea-mlops",
+            )
 
     def close(self) -> None:
         """Close the sink."""
@@ -125,13 +147,34 @@ class Shipper:
     def _next_batch(self) -> _Batch | None:
         """Read on where the cursor stands: the writers take turns, and ``main`` is the first."""
         journals = self._folder.journals()
+        for wid in self._cursor.state.positions.keys() - journals.keys():
+            self.health.told_once(
+                f"gone {wid}", f"{self._folder.journal(wid)} is gone; it was delivered in part"
+            )
         for wid in self._turns(list(journals)):
-            at = self._cursor.state.positions.get(wid, Position())
-            chunk = read_chunk(journals[wid], at.offset, BATCH_BYTES)
+            at, damage = self._position(wid, journals[wid])
+            try:
+                chunk = read_chunk(journals[wid], at.offset, BATCH_BYTES)
+            except JournalError:
+                self._trusted.discard(wid)
+                raise
             if chunk.after != at.offset:
                 seq = chunk.records[-1].seq if chunk.records else at.seq
-                return _Batch(wid, chunk.records, Position(chunk.after, seq), chunk.damage)
+                return _Batch(wid, chunk.records, Position(chunk.after, seq), damage + chunk.damage)
         return None
+
+    def _position(self, wid: str, path: Path) -> tuple[Position, list[Damage]]:
+        """Return where to go on in a writer's file: at its beginning if it is not the file that the cursor knows."""
+        at = self._cursor.state.positions.get(wid, Position())
+        if wid in self._trusted:
+            return at, []
+        known = stands_behind(path, at)
+        self._trusted.add(wid)
+        if known:
+            return at, []
+        reason = f"record {at.seq} does not end here: the file was cut or replaced, and is delivered from its beginning"
+        self._cursor.forget(wid)
+        return Position(), [Damage(path, at.offset, reason)]
 
     def _turns(self, writers: list[str]) -> list[str]:
         """Return the writers, the one after the last that was served first."""
@@ -145,7 +188,7 @@ class Shipper:
         """Give *records* to the sink; return those that it refused, and what it remembers now."""
         with self._surprises_end_here():
             if not self._open:
-                self.sink.open(Run(self._folder.run_id, self._folder.path), self._cursor.state.sink)
+                self.sink.open(Run(self._identity(), self._folder.path), self._cursor.state.sink)
                 self._open = True
             refused: list[Refused] = []
             if records:
@@ -155,6 +198,17 @@ class Shipper:
                     f"every one of {len(records)} records was refused: {refused[0][1]}", "refusing"
                 )
             return refused, dict(self.sink.state())
+
+    def _identity(self) -> str:
+        """Return the run id that the records carry, which a copied or renamed folder does not change."""
+        recorded = recorded_run_id(self._folder)
+        if recorded not in (None, self._folder.run_id):
+            self.health.told_once(
+                "copied",
+                f"{self._folder.path} holds the run {recorded}: the folder was copied or renamed. Its records are "
+                "delivered as that run's",
+            )
+        return recorded or self._folder.run_id
 
     @contextlib.contextmanager
     def _surprises_end_here(self) -> Iterator[None]:

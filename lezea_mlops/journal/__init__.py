@@ -11,7 +11,15 @@ from lezea_mlops.journal.liveness import (
     read_sign_of_life,
     state_of,
 )
-from lezea_mlops.journal.reader import Chunk, Damage, JournalReader, read_chunk, read_run
+from lezea_mlops.journal.reader import (
+    Chunk,
+    Damage,
+    JournalReader,
+    read_chunk,
+    read_run,
+    recorded_run_id,
+)
+from lezea_mlops.journal.tail import last_numbers, stands_behind
 from lezea_mlops.journal.writer import DURABILITY, JournalWriter
 
 __all__ = [
@@ -31,10 +39,13 @@ __all__ = [
     "RunFolder",
     "SignOfLife",
     "is_writing",
+    "last_numbers",
     "place_under_name",
     "read_attempts",
     "read_chunk",
     "read_run",
     "read_sign_of_life",
+    "recorded_run_id",
+    "stands_behind",
     "state_of",
 ]

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from lezea_mlops._files import make_private_folder, replace_atomically
+from lezea_mlops.journal.layout import RunFolder
 
 log = logging.getLogger("lezea_mlops")
 
@@ -61,6 +62,17 @@ class Cursor:
         # Without fsync: after a power loss an older cursor, or none, only repeats what the sink already has.
         replace_atomically(self.path, json.dumps(content).encode())
         self.state = state
+
+    def forget(self, wid: str) -> None:
+        """Take back where the destination stands in one writer's file; stored with the next ``save``."""
+        positions = {name: at for name, at in self.state.positions.items() if name != wid}
+        self.state = CursorState(positions, self.state.sink)
+
+
+def highest_delivered(folder: RunFolder, wid: str) -> int:
+    """Return the highest number of the writer *wid* that any destination has taken; 0 if none did."""
+    cursors = sorted(folder.cursors.glob("*.json"))
+    return max((Cursor(path).state.positions.get(wid, Position()).seq for path in cursors), default=0)
 
 
 def _load(path: Path) -> CursorState:

@@ -67,9 +67,14 @@ class RunFolder:
         """The folder of captured files."""
         return self.path / "blobs" / "sha256"
 
+    @property
+    def cursors(self) -> Path:
+        """The folder of the cursors."""
+        return self.path / "cursors"
+
     def cursor(self, destination: str) -> Path:
         """Return the cursor file of a destination such as ``mlflow-1a2b3c4d``."""
-        return self.path / "cursors" / f"{destination}.json"
+        return self.cursors / f"{destination}.json"
 
     @property
     def alive(self) -> Path:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,6 +24,7 @@ CHUNK_BYTES = 1024 * 1024
 # So much at a time suits the processor's cache.
 STREAM_BYTES = 64 * 1024
 MAX_DAMAGE_NOTES = 100
+_RUN_ID = re.compile(r"[A-Za-z0-9_\-]{1,128}")
 
 
 @dataclass(frozen=True)
@@ -175,6 +177,18 @@ class JournalReader:
                 self.damaged += len(damage)
                 self.damage.extend(damage[: MAX_DAMAGE_NOTES - len(self.damage)])
             offset = positions[wid] = after
+
+
+def recorded_run_id(folder: RunFolder) -> str | None:
+    """Return the run id that the first record of the run carries; None if there is none that is text.
+
+    It differs from the folder's name where the folder was copied or renamed; an event's identity is what it carries.
+    """
+    for path in folder.journals().values():
+        for record in read_chunk(path, 0, STREAM_BYTES).records:
+            run_id = record.payload.get("run_id")
+            return run_id if isinstance(run_id, str) and _RUN_ID.fullmatch(run_id) else None
+    return None
 
 
 def read_run(run_dir: str | os.PathLike[str]) -> Iterator[Envelope]:

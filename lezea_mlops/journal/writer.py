@@ -19,18 +19,18 @@ from time import time_ns
 from typing import Any
 
 from lezea_mlops._clock import now_us
-from lezea_mlops._files import LifeLock, open_private, read_at
+from lezea_mlops._files import LifeLock, open_private
 from lezea_mlops.errors import JournalBusyError, JournalError, LineTooLongError, NotSyncedError
 from lezea_mlops.events import (
     MAX_LINE_BYTES,
     Gap,
-    NotARecord,
     ScopePairs,
-    decode_line,
     encode_json,
     line_template,
 )
+from lezea_mlops.journal.cursor import highest_delivered
 from lezea_mlops.journal.layout import RunFolder
+from lezea_mlops.journal.tail import cut_torn_tail, last_numbers
 
 DURABILITY = ("process", "interval", "record")
 _SYNC_AFTER_US = {"process": 2**63, "interval": 1_000_000, "record": 0}
@@ -38,11 +38,17 @@ _SYNC_AFTER_US = {"process": 2**63, "interval": 1_000_000, "record": 0}
 MAX_ENVELOPE_BYTES = 64 * 1024
 MAX_FIELDS_BYTES = MAX_LINE_BYTES - MAX_ENVELOPE_BYTES
 MAX_TEMPLATES = 10_000
-_TAIL_CHUNK = 64 * 1024
 
 
 class JournalWriter:
     """Appends records to one journal file; not safe for several threads: the caller holds a lock.
+
+    Args:
+        folder: the run.
+        wid: the writer's name.
+        attempt: the attempt that records belong to; None: the one after the file's last.
+        durability: when lines also survive a power loss.
+        lock: the writer's lock where the caller holds it already, and keeps it; None takes it.
 
     Attributes:
         seq: number of the last record, written or lost.
@@ -53,7 +59,13 @@ class JournalWriter:
     """
 
     def __init__(
-        self, folder: RunFolder, wid: str, *, attempt: int | None = None, durability: str = "interval"
+        self,
+        folder: RunFolder,
+        wid: str,
+        *,
+        attempt: int | None = None,
+        durability: str = "interval",
+        lock: LifeLock | None = None,
     ) -> None:
         self.wid = wid
         self.path = folder.journal(wid)
@@ -68,7 +80,8 @@ class JournalWriter:
         self._gap_reason = ""
         self._newline_first = False
         self._fd = -1
-        self._lock = _take_lock(folder, wid)
+        self._lock = lock if lock is not None else _take_lock(folder, wid)
+        self._owns_lock = lock is None
         try:
             self._fd = open_private(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND)
             self.size_bytes, self.torn_bytes = cut_torn_tail(self._fd)
@@ -76,6 +89,7 @@ class JournalWriter:
         except OSError as error:
             self.abandon()
             raise JournalError(f"cannot open the journal {self.path}: {error}") from error
+        self._never_number_twice(highest_delivered(folder, wid))
         self.attempt = attempt if attempt is not None else last_attempt + 1
         self.last_ts = now_us()
         # With the policy ``process`` no sync is ever due, whatever the clock does.
@@ -178,7 +192,8 @@ class JournalWriter:
                 self._write_gap()
             self._sync_now()
         finally:
-            self._lock.release()
+            if self._owns_lock:
+                self._lock.release()
             self.abandon()
 
     def abandon(self) -> None:
@@ -186,7 +201,15 @@ class JournalWriter:
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
-        self._lock.forget()
+        if self._owns_lock:
+            self._lock.forget()
+
+    def _never_number_twice(self, delivered: int) -> None:
+        """Go on behind the last delivered number where the file, cut by a power loss, ends before it."""
+        if delivered > self.seq:
+            self._gap_first = self.seq + 1
+            self._gap_reason = "these records were delivered, and a power loss took them from the journal"
+            self.seq = delivered
 
     def _template(self, type_name: str, scope: ScopePairs, auto: bool, late: bool) -> bytes:
         key = (type_name, scope, auto, late)
@@ -281,36 +304,3 @@ def _take_lock(folder: RunFolder, wid: str) -> LifeLock:
             f"({folder.lock(wid)} names it); give this one its own experiment_id, or wait for the other to end"
         )
     return lock
-
-
-def cut_torn_tail(fd: int) -> tuple[int, int]:
-    """Cut an unfinished last line off, and return the size of the file and how many bytes were cut."""
-    end = os.fstat(fd).st_size
-    whole = last_newline_before(fd, end)
-    if whole != end:
-        os.ftruncate(fd, whole)
-    return whole, end - whole
-
-
-def last_newline_before(fd: int, end: int) -> int:
-    """Return the offset just behind the last newline before *end*; 0 if there is none."""
-    while end > 0:
-        start = max(0, end - _TAIL_CHUNK)
-        found = read_at(fd, end - start, start).rfind(b"\n")
-        if found >= 0:
-            return start + found + 1
-        end = start
-    return 0
-
-
-def last_numbers(fd: int, end: int) -> tuple[int, int]:
-    """Return seq and attempt of the last readable record before *end*; (0, 0) if there is none."""
-    while end > 0:
-        start = last_newline_before(fd, end - 1)
-        try:
-            record = decode_line(read_at(fd, end - start, start))
-        except NotARecord:
-            end = start
-            continue
-        return record.seq, record.att
-    return 0, 0

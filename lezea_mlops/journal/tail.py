@@ -1,0 +1,62 @@
+"""The end of a journal file: where its last whole line is, and which record it holds."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from pathlib import Path
+
+from lezea_mlops._files import read_at
+from lezea_mlops.events import MAX_LINE_BYTES, NotARecord, decode_line
+from lezea_mlops.journal.cursor import Position
+
+_TAIL_CHUNK = 64 * 1024
+
+
+def cut_torn_tail(fd: int) -> tuple[int, int]:
+    """Cut an unfinished last line off, and return the size of the file and how many bytes were cut."""
+    end = os.fstat(fd).st_size
+    whole = last_newline_before(fd, end)
+    if whole != end:
+        os.ftruncate(fd, whole)
+    return whole, end - whole
+
+
+def last_newline_before(fd: int, end: int) -> int:
+    """Return the offset just behind the last newline before *end*; 0 if there is none."""
+    while end > 0:
+        start = max(0, end - _TAIL_CHUNK)
+        found = read_at(fd, end - start, start).rfind(b"\n")
+        if found >= 0:
+            return start + found + 1
+        end = start
+    return 0
+
+
+def last_numbers(fd: int, end: int) -> tuple[int, int]:
+    """Return seq and attempt of the last readable record before *end*; (0, 0) if there is none."""
+    while end > 0:
+        start = last_newline_before(fd, end - 1)
+        if end - start <= MAX_LINE_BYTES:
+            with contextlib.suppress(NotARecord):
+                record = decode_line(read_at(fd, end - start, start))
+                return record.seq, record.att
+        end = start
+    return 0, 0
+
+
+def stands_behind(path: Path, position: Position) -> bool:
+    """Tell whether *position* is the end of a line of *path*, and the record before it has that number.
+
+    It is not where a power loss took the end of the file, whatever was appended since, or where the file was replaced.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+    if position.offset == 0:
+        return True
+    with path.open("rb", buffering=0) as file:
+        fd = file.fileno()
+        if os.fstat(fd).st_size < position.offset or read_at(fd, 1, position.offset - 1) != b"\n":
+            return False
+        return last_numbers(fd, position.offset)[0] == position.seq

@@ -59,13 +59,13 @@ class ProcessIdentity:
     def read(cls, stored: Any) -> ProcessIdentity | None:
         """Return the identity in a stored mapping; None if it holds none."""
         try:
-            ticks = stored["start_ticks"]
-            boot = stored["boot_id"]
-            return cls(
-                int(stored["pid"]), None if ticks is None else int(ticks), str(stored["host"]),
+            pid, ticks, boot = int(stored["pid"]), stored["start_ticks"], stored["boot_id"]
+            # A signal to zero or below goes to groups of processes.
+            return None if pid <= 0 else cls(
+                pid, None if ticks is None else int(ticks), str(stored["host"]),
                 None if boot is None else str(boot),
             )  # fmt: skip
-        except (KeyError, TypeError, ValueError):
+        except (KeyError, TypeError, ValueError, OverflowError):
             return None
 
     def stored(self) -> dict[str, Any]:
@@ -84,10 +84,11 @@ class ProcessIdentity:
             return (
                 fields is not None and int(fields[19]) == self.start_ticks and fields[0] not in (b"Z", b"X")
             )
-        return _pid_exists(self.pid)
+        return pid_exists(self.pid)
 
 
-def _pid_exists(pid: int) -> bool:
+def pid_exists(pid: int) -> bool:
+    """Tell whether a process has this pid on this host; one that ended and was not waited for counts too."""
     if sys.platform == "win32":
         import ctypes
 
@@ -98,7 +99,7 @@ def _pid_exists(pid: int) -> bool:
         return bool(handle)
     try:
         os.kill(pid, 0)
-    except ProcessLookupError:
+    except (ProcessLookupError, OverflowError):
         return False
     except PermissionError:
         return True

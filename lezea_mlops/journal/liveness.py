@@ -19,6 +19,8 @@ from lezea_mlops.journal.layout import COURIER_WRITER, MAIN_WRITER, RunFolder
 STALLED_AFTER_US = 60 * 1_000_000
 LOST_AFTER_US = 5 * 60 * 1_000_000
 _BLOCK = 4 * 1024 * 1024
+# No record is as long as this.
+_KEPT_BYTES = 4 * _BLOCK
 _ENDS = (b'"run_started"', b'"run_start"', b'"run_finished"', b'"run_end"')
 
 
@@ -35,9 +37,13 @@ def read_sign_of_life(folder: RunFolder) -> SignOfLife | None:
     """Return the content of ``alive.json``; None if there is none that can be read."""
     try:
         content = json.loads(folder.alive.read_bytes())
-        sinks = content.get("sinks")
-        return SignOfLife(int(content["ts"]), int(content["pid"]), sinks if isinstance(sinks, dict) else {})
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        told = content.get("sinks")
+        sinks = told if isinstance(told, dict) else {}
+        return SignOfLife(
+            int(content["ts"]), int(content["pid"]),
+            {name: health for name, health in sinks.items() if isinstance(health, dict)},
+        )  # fmt: skip
+    except (OSError, ValueError, OverflowError, RecursionError, KeyError, TypeError, AttributeError):
         return None
 
 
@@ -46,36 +52,34 @@ def is_writing(folder: RunFolder, wid: str = MAIN_WRITER) -> bool | None:
 
     A writer on another host counts as gone when its driver has been silent for five minutes.
     """
-    holder = read_holder(folder.lock(wid))
-    if holder is None:
-        return False
-    exists = holder.process.exists()
-    if exists is None and _silent_us(folder) > LOST_AFTER_US:
-        return False
-    return exists
+    return _is_alive(folder, read_holder(folder.lock(wid)))
+
+
+def _is_alive(folder: RunFolder, holder: Holder | None) -> bool | None:
+    exists = False if holder is None else holder.process.exists()
+    return False if exists is None and _silent_us(folder) > LOST_AFTER_US else exists
 
 
 def state_of(folder: RunFolder) -> str:
     """Return what a person would say of the run: ``running``, ``stalled``, ``lost``, or how its last attempt ended.
 
-    ``stalled``: its process exists and is stopped, or its driver has been silent for a minute. ``lost``: its process
-    is gone and nobody has written down the end, or another host has been silent for five minutes.
+    ``stalled``: its process exists and is stopped, or runs on another host whose driver has been silent for a minute.
+    ``lost``: its process is gone and nobody has written down the end, or the other host has been silent for five.
+
+    Raises:
+        JournalError: a journal cannot be read.
     """
+    # Who lives is asked first: a run that ends while its journal is read would else seem to be lost.
     holder = read_holder(folder.lock(MAIN_WRITER))
+    alive = _is_alive(folder, holder)
     attempts = read_attempts(folder)
     newest = attempts[max(attempts)] if attempts else None
     if newest is not None and newest.status is not None:
         return newest.status
-    if holder is None or is_writing(folder) is False:
+    if holder is None or alive is False:
         return "lost"
-    silent_us = _silent_us(folder)
-    if _is_stopped(holder) or (holder.process.exists() is None and silent_us > STALLED_AFTER_US):
-        return "stalled"
-    return "running"
-
-
-def _is_stopped(holder: Holder) -> bool:
-    return holder.process.exists() is True and process_is_stopped(holder.process.pid)
+    stalled = process_is_stopped(holder.process.pid) if alive else _silent_us(folder) > STALLED_AFTER_US
+    return "stalled" if stalled else "running"
 
 
 def _silent_us(folder: RunFolder) -> int:
@@ -152,7 +156,7 @@ def _lines_with(path: Path, words: tuple[bytes, ...]) -> Iterator[bytes]:
                 end = block.rfind(b"\n") + 1
                 yield from _matching(block, end, words)
                 # A line that is longer than any record is let go; what it holds is none.
-                rest = block[end:] if len(block) - end < 4 * _BLOCK else b""
+                rest = block[end:] if len(block) - end < _KEPT_BYTES else b""
     except FileNotFoundError:
         return
     except OSError as error:

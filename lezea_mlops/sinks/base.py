@@ -8,10 +8,10 @@ Records come at least once; replaying any prefix and going on to the end must eq
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol, TypeAlias, runtime_checkable
 from urllib.parse import urlsplit, urlunsplit
 
 from lezea_mlops.events import Envelope
@@ -78,6 +78,70 @@ class Sink(Protocol):
 
     def close(self) -> None:
         """Give connections back."""
+
+
+# What an audit reads, again and again and from the beginning: each record of the journal, and whether the destination
+# owes it. It does not owe what waits for its delivery or was set aside; such records may be there, in whole or in part.
+AuditedJournal: TypeAlias = Callable[[], Iterator[tuple[Envelope, bool]]]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One difference between the journal and a destination.
+
+    Attributes:
+        kind: ``missing``: the destination lacks it; ``doubled``: it has it once more; ``altered``: it has another
+            value, or one that no record brought.
+        what: the thing, in words, such as ``metric builder:42/loss step 7``.
+        wid: the writer of the record that brought it; None if there is none.
+        seq: the number of that record.
+        expected: what the record says; None for nothing.
+        found: what the destination holds; None for nothing.
+        mendable: delivering the record again brings what is missing, or the right value.
+    """
+
+    kind: Literal["missing", "doubled", "altered"]
+    what: str
+    wid: str | None
+    seq: int | None
+    expected: str | None = None
+    found: str | None = None
+    mendable: bool = False
+
+
+@dataclass
+class AuditCounts:
+    """What an audit looked at, beside what it found.
+
+    Attributes:
+        checked: things that records brought and that were compared: points of metrics, params, tags, files and so on.
+        merged: those of them that the destination cannot hold twice, since all of them is equal to another one.
+        withheld: values of individuals that are not shown there, because there are too many names.
+    """
+
+    checked: int = 0
+    merged: int = 0
+    withheld: int = 0
+
+
+@runtime_checkable
+class Auditor(Protocol):
+    """A sink whose destination can be asked what it holds, to be compared with the journal."""
+
+    def audit(
+        self, run: Run, state: Mapping[str, Any], journal: AuditedJournal, counts: AuditCounts
+    ) -> Iterator[Finding]:
+        """Compare what the destination holds of *run* with the journal, in bounded memory; nothing is changed.
+
+        Args:
+            run: whose records are compared.
+            state: what ``Sink.state`` returned when the cursor was stored last.
+            journal: yields the records, those that the destination owes being marked.
+            counts: receives the numbers while the findings come.
+
+        Raises:
+            Unavailable: the destination cannot be asked.
+        """
 
 
 def destination_id(sink: Sink) -> str:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from lezea_mlops.events import Envelope
-from lezea_mlops.sinks.base import Rejected, Run, Unavailable
+from lezea_mlops.sinks.base import AuditCounts, AuditedJournal, Finding, Rejected, Run, Unavailable
 
 
 class MemorySink:
@@ -55,6 +55,27 @@ class MemorySink:
 
     def close(self) -> None:
         """Nothing is held."""
+
+    def audit(
+        self, run: Run, state: Mapping[str, Any], journal: AuditedJournal, counts: AuditCounts
+    ) -> Iterator[Finding]:
+        """Compare record by record; what no record of the journal brought is an alteration too."""
+        self._check_up()
+        unknown = {(wid, seq) for run_id, wid, seq in self.records if run_id == run.run_id}
+        for record, owed in journal():
+            unknown.discard((record.wid, record.seq))
+            counts.checked += owed
+            kept = self.records.get((run.run_id, record.wid, record.seq))
+            what = f"record {record.wid}/{record.seq} ({record.type})"
+            if kept is None and owed:
+                yield Finding("missing", what, record.wid, record.seq, repr(record), mendable=True)
+            elif kept is not None and kept != record:
+                yield Finding(
+                    "altered", what, record.wid, record.seq, repr(record), repr(kept), mendable=True
+                )
+        for wid, seq in sorted(unknown):
+            kept = self.records[run.run_id, wid, seq]
+            yield Finding("altered", f"record {wid}/{seq} ({kept.type})", None, None, None, repr(kept))
 
     def contents(self) -> dict[Any, Any]:
         """Return what a person would find here, for comparison."""

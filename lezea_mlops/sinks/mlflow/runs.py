@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from lezea_mlops.events import Envelope
@@ -27,9 +27,9 @@ def find_run(client: Any, experiment_id: str, *, even_if_deleted: bool = True) -
         RunGone: a person deleted it.
     """
     found = list(_runs(client, experiment_id))
-    active = [run for run in found if run.info.lifecycle_stage == "active"]
+    active = _active(found)
     if active:
-        return min(active, key=_in_use_first)
+        return active[0]
     if found and even_if_deleted:
         raise run_gone(found[0].info.run_id, experiment_id)
     return None
@@ -75,14 +75,20 @@ def make_run(client: Any, started: Envelope, experiment_id: str, artifact_locati
         tags={RUN_TAG: experiment_id},
         run_name=f"{run_name}-{experiment_id[:8]}",
     )
-    first, *others = sorted(
-        (run for run in _runs(client, experiment_id) if run.info.lifecycle_stage == "active"),
-        key=_in_use_first,
-    )
+    first, *others = active_runs(client, experiment_id)
     for run in others:
         if ORDER_TAG not in run.data.tags:
             client.delete_run(run.info.run_id)
     return first
+
+
+def active_runs(client: Any, experiment_id: str) -> list[Any]:
+    """Return the runs that carry *experiment_id* and are not deleted; the one that is delivered to comes first."""
+    return _active(_runs(client, experiment_id))
+
+
+def _active(runs: Iterable[Any]) -> list[Any]:
+    return sorted((run for run in runs if run.info.lifecycle_stage == "active"), key=_in_use_first)
 
 
 def _in_use_first(run: Any) -> tuple[bool, int, str]:

@@ -5,24 +5,37 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 from urllib.parse import urlsplit
 
 from lezea_mlops.events import MAX_NAMES_APART, Envelope
 from lezea_mlops.journal import RunFolder
-from lezea_mlops.sinks.base import Rejected, Run, Unavailable, without_credentials
+from lezea_mlops.sinks.base import (
+    AuditCounts,
+    AuditedJournal,
+    Finding,
+    Rejected,
+    Run,
+    Unavailable,
+    without_credentials,
+)
 from lezea_mlops.sinks.mlflow.connection import RunGone, connect, probe, translated_errors
 from lezea_mlops.sinks.mlflow.names import fit
 from lezea_mlops.sinks.mlflow.notes import Notes
 from lezea_mlops.sinks.mlflow.params import ParamHistory
-from lezea_mlops.sinks.mlflow.pieces import Translation, time_ms
+from lezea_mlops.sinks.mlflow.pieces import Point, Translation, time_ms
 from lezea_mlops.sinks.mlflow.runs import ORDER_TAG, find_run, make_run, read_run
 from lezea_mlops.sinks.mlflow.sending import Sender
 from lezea_mlops.sinks.mlflow.translation import translate
 
 SUPERSEDED_TAG = "lezea.superseded_from_step"
 CAPPED_TAG = "lezea.metric_names_capped"
+CAPPED_TEXT = (
+    f"more than {MAX_NAMES_APART} metric names: further builders' and taskers' own metrics are only in the journal; "
+    "population snapshots and folds show them together"
+)
 OUTCOME_TAGS = ("lezea.reason", "lezea.error")
 # A request to a server that died takes MLflow minutes; it is asked again after this time without an answer.
 PROBE_AFTER_S = 0.2
@@ -104,6 +117,15 @@ class MlflowSink:
     def close(self) -> None:
         """Nothing is held: MLflow keeps its connections itself."""
 
+    def audit(
+        self, run: Run, state: Mapping[str, Any], journal: AuditedJournal, counts: AuditCounts
+    ) -> Iterator[Finding]:
+        """Compare what MLflow holds of *run* with the journal."""
+        # Here, since the comparison rests on this module's words.
+        from lezea_mlops.sinks.mlflow.audit import audited
+
+        return audited(self.destination, run, state, journal, counts)
+
     # ------------------------------------------------------------------ the run
 
     def _find(self) -> Any:
@@ -162,13 +184,14 @@ class MlflowSink:
         for record in records:
             translation = translate(record)
             self._note(record, translation, tags)
-            if translation.status is not None:
-                order = _status_order(record, translation.status)
-                if order < (status[0] if status else self._status_order):
-                    continue
-                status = (order, record, translation.status)
-                # What is not said of this attempt any more must not stay from the one before.
-                tags |= {name: "" for name in OUTCOME_TAGS if name in tags or name in self._told}
+            if (word := translation.status) is not None:
+                order, newest = status_order(record, word), status[0] if status else self._status_order
+                if order < newest:
+                    translation = _said_of_the_past(record, translation, newest)
+                else:
+                    status = (order, record, word)
+                    # What is not said of this attempt any more must not stay from the one before.
+                    tags |= {name: "" for name in OUTCOME_TAGS if name in tags or name in self._told}
             tags |= translation.tags
             texts |= {text.path: text.content for text in translation.texts}
             metrics += self._metrics(record, translation, tags)
@@ -196,15 +219,9 @@ class MlflowSink:
             key = fit(point.key)
             if not self._admitted(key, point.individual, tags):
                 continue
-            if key != point.key:
-                self._tell(tags, f"lezea.name.{key[-16:]}", point.key)
-            value = point.value
-            if math.isinf(value):
-                sign = "Infinity" if value > 0 else "-Infinity"
-                self._tell(
-                    tags, f"lezea.nonfinite.{point.key}", f"{sign}, first at step {point.step}; shown as NaN"
-                )
-                value = math.nan
+            for name, text in told_of(key, point):
+                self._tell(tags, name, text)
+            value = math.nan if math.isinf(point.value) else point.value
             yield Metric(key, value, time_ms(record), point.step)
 
     def _admitted(self, key: str, individual: bool, tags: dict[str, str]) -> bool:
@@ -215,11 +232,7 @@ class MlflowSink:
             self._names[key] = None
             return True
         if individual:
-            self._tell(
-                tags, CAPPED_TAG,
-                f"more than {MAX_NAMES_APART} metric names: further builders' and taskers' own metrics are only in "
-                "the journal; population snapshots and folds show them together",
-            )  # fmt: skip
+            self._tell(tags, CAPPED_TAG, CAPPED_TEXT)
             return False
         return True
 
@@ -245,7 +258,26 @@ class MlflowSink:
         self._status_order = order
 
 
-def _status_order(record: Envelope, status: str) -> StatusOrder:
+def told_of(key: str, point: Point) -> Iterator[tuple[str, str]]:
+    """Yield name and text of the tags that say what the metric *key* cannot show of *point*."""
+    if key != point.key:
+        yield f"lezea.name.{key[-16:]}", point.key
+    if math.isinf(point.value):
+        sign = "Infinity" if point.value > 0 else "-Infinity"
+        yield f"lezea.nonfinite.{point.key}", f"{sign}, first at step {point.step}; shown as NaN"
+
+
+def _said_of_the_past(record: Envelope, translation: Translation, newest: StatusOrder) -> Translation:
+    """Leave out what a newer start or end has said since; all else comes again, in case that it is gone.
+
+    The files of an end may stand in the place of a newer one's. Those of the same writer follow in their order.
+    """
+    tags = {name: value for name, value in translation.tags.items() if name not in OUTCOME_TAGS}
+    newer_follows = record.type == "run_started" or newest[3] == record.wid
+    return replace(translation, tags=tags, texts=translation.texts if newer_follows else [])
+
+
+def status_order(record: Envelope, status: str) -> StatusOrder:
     """Return where a status stands: a newer attempt beats an older, an end a start, a real end an inferred one."""
     rank = 0 if status == "RUNNING" else 1 if record.payload.get("inferred") else 2
     return [record.att, rank, record.ts, record.wid, record.seq]

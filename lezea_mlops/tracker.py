@@ -59,11 +59,14 @@ from lezea_mlops.events import (
     number_text,
 )
 from lezea_mlops.insight import recommend
-from lezea_mlops.runtime.assembly import assemble, build_driver
+from lezea_mlops.journal import Cursor
+from lezea_mlops.runtime import signals
+from lezea_mlops.runtime.assembly import Parts, assemble, destinations, join, start_driver
 from lezea_mlops.runtime.call import MAX_STEP, BadInput, Call, Warned, message_of
-from lezea_mlops.runtime.driver import ThreadDriver
+from lezea_mlops.runtime.driver import Driver
 from lezea_mlops.runtime.environment import capture_environment, describe_start
 from lezea_mlops.runtime.files import CannotCapture, absolute_path, render_figure
+from lezea_mlops.runtime.recorder import Joining
 from lezea_mlops.runtime.scopes import Inherited, Scope, scopes_here
 from lezea_mlops.runtime.trees import TreeLog
 
@@ -74,6 +77,8 @@ F = TypeVar("F", bound=Callable[..., Any])
 StatsEvent = type[ModificationTreeStatsLogged] | type[ModificationStatsLogged]
 
 STATUSES = ("completed", "failed", "killed")
+# What a driver says of when it is due lies so far ahead at most.
+MAX_DUE_US = 2_000_000
 
 
 class NetworkType(str, Enum):
@@ -146,23 +151,40 @@ class ExperimentTracker:
             capture=capture, redact=redact,
         )  # fmt: skip
         parts = assemble(self._settings, None if resume is None else check_experiment_id("resume", resume))
+        self._equip(parts, async_mode)
+        self._purpose = purpose
+        self._record_start(purpose, tags)
+        _TRACKERS.add(self)
+        _watch_the_end_of_a_child()
+        if auto_start:
+            self.start()
+
+    def _equip(self, parts: Parts, async_mode: bool) -> None:
         self._recorder, self._files = parts.recorder, parts.files
         self.run_dir: Path = self._recorder.folder.path
         self.experiment_id: str = self._recorder.folder.run_id
         self._cleaner = Cleaner(self._files.store_blob, Redactor() if self._settings.redact else None)
         self._strict, self._async_mode = self._settings.strict, async_mode
         self._warned, self._trees = Warned(), TreeLog()
-        self._driver: ThreadDriver | None = None
+        self._driver: Driver | None = None
         self._capturing: threading.Thread | None = None
         self._status = "created"
         self._owner_pid = os.getpid()
         self._key = next(_KEYS)
-        self._purpose = purpose
+        self._purpose = ""
         self._started_us = now_us()
-        self._record_start(purpose, tags)
-        _TRACKERS.add(self)
-        if auto_start:
-            self.start()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Travel to another process as a further writer of the same run, which the sender's process delivers."""
+        joining = self._recorder.joining()
+        return _joined, (
+            self.experiment_name,
+            self._purpose,
+            self._settings,
+            joining,
+            self._async_mode,
+            self._strict,
+        )
 
     # ------------------------------------------------------------------ 1. life of the run
 
@@ -199,10 +221,10 @@ class ExperimentTracker:
             self._capturing.start()
         except RuntimeError as error:
             log.warning("no thread can be started (%s); environment and git are not captured", error)
-        self._driver = build_driver(self._recorder, self._settings)
+        signals.watch(self._key, self._recorder.prepare_note)
+        self._driver = start_driver(self._recorder, self._settings, async_mode=self._async_mode)
         if self._driver is None:
             return
-        self._driver.start()
         if self._strict or not self._async_mode:
             self._wait_for_backends(self._driver)
 
@@ -281,7 +303,7 @@ class ExperimentTracker:
         return {
             "status": self._status,
             "mode": self._settings.mode,
-            "driver": "thread" if driver is not None else None,
+            "driver": driver.kind if driver is not None else None,
             "journal": {
                 "path": str(self._recorder.folder.journal(self._recorder.wid)),
                 "records": self._recorder.seq,
@@ -984,9 +1006,11 @@ class ExperimentTracker:
         return Call(_name, self._recorder, self._cleaner, scope, self._warned, raises, given)
 
     def _delivered(self) -> None:
-        """Wait for delivery where the mode asks for it."""
-        if self._driver is not None and not self._async_mode:
-            self._driver.wait_for_call()
+        """Let the driver wait for the record where the mode asks for it, and look after itself once a second."""
+        driver = self._driver
+        # The clock may jump back; then it is due as well.
+        if driver is not None and not 0 < driver.due_us - self._recorder.last_ts <= MAX_DUE_US:
+            self._driver = driver.attend()
 
     def _record_step(
         self, fields: dict[str, Any], scope: ScopePairs, split: str | None = None, auto: bool = False
@@ -1087,7 +1111,7 @@ class ExperimentTracker:
             self._record_git(call, None)
         self._delivered()
 
-    def _wait_for_backends(self, driver: ThreadDriver) -> None:
+    def _wait_for_backends(self, driver: Driver) -> None:
         wrong = driver.wait_until_reached(Deadline.after(self._settings.start_timeout_s))
         if wrong and self._strict:
             raise BackendUnreachableError(
@@ -1123,22 +1147,25 @@ class ExperimentTracker:
         self._recorder.sync()
         if self._driver is not None:
             self._close_driver(self._driver, deadline)
+        signals.unwatch(self._key)
         self._recorder.close()
 
-    def _close_driver(self, driver: ThreadDriver, deadline: Deadline) -> None:
-        driver.close(deadline)
-        for shipper in driver.shippers:
-            if waiting := driver.waiting(shipper):
+    def _close_driver(self, driver: Driver, deadline: Deadline) -> None:
+        closing = driver.close(deadline)
+        goes_on = f" (the courier, process {closing.courier_pid}, goes on for ten minutes at most)"
+        for sink, waiting in closing.left.items():
+            if waiting:
                 log.warning(
-                    "%d records wait in %s for %s; ship them with: lezea sync %s",
-                    waiting, self.run_dir, shipper.sink.name, self.experiment_id,
+                    "%d records wait in %s for %s%s; ship them with: lezea sync %s",
+                    waiting, self.run_dir, sink, goes_on if closing.courier_pid else "", self.experiment_id,
                 )  # fmt: skip
 
-    def _sink_state(self, name: str) -> dict[str, Any]:
-        driver = self._driver
-        if driver is None:
+    def _sink_state(self, name: str) -> Mapping[str, Any]:
+        """Return what a sink remembers of the run, as whoever delivers it stored it last."""
+        if self._settings.mode == "off":
             return {}
-        return next((shipper.sink_state for shipper in driver.shippers if shipper.sink.name == name), {})
+        destination = destinations(self._settings)[name]
+        return Cursor(self._recorder.folder.cursor(destination)).state.sink
 
     def _identity(self) -> dict[str, Any]:
         return {
@@ -1154,6 +1181,19 @@ class ExperimentTracker:
         # The driver's threads stayed in the parent; it ships what this process writes.
         self._driver = None
         self._warned = Warned()
+
+
+def _joined(
+    name: str, purpose: str, settings: Settings, joining: Joining, async_mode: bool, strict: bool
+) -> ExperimentTracker:
+    """Return a tracker of this process for the run of another, whose end is the other's business."""
+    tracker = ExperimentTracker.__new__(ExperimentTracker)
+    tracker.experiment_name, tracker._settings = name, settings
+    tracker._equip(join(settings, joining), async_mode)
+    tracker._purpose, tracker._strict = purpose, strict
+    tracker._status, tracker._owner_pid = "running", joining.pid
+    _TRACKERS.add(tracker)
+    return tracker
 
 
 _KEYS = itertools.count(1)
@@ -1231,10 +1271,28 @@ def _length(ids: Any) -> int:
     return len(ids) if count is None else count
 
 
-def _end_open_trackers() -> None:
+def _end_at_exit() -> None:
     """End what was forgotten, at interpreter exit; an uncaught exception was recorded by the interpreter."""
     interactive = hasattr(sys, "ps1") or bool(sys.flags.interactive)
-    error = None if interactive else getattr(sys, "last_value", None)
+    _end_open_trackers(None if interactive else getattr(sys, "last_value", None))
+
+
+def _end_with_child() -> None:
+    """End what was forgotten in a child of ``multiprocessing``, which runs nothing else when it ends."""
+    error = sys.exc_info()[1]
+    _end_open_trackers(None if isinstance(error, SystemExit) else error)
+
+
+def _watch_the_end_of_a_child() -> None:
+    """Have ``multiprocessing`` end what is open here, if this process is a child of it."""
+    process = sys.modules.get("multiprocessing.process")
+    if process is not None and process.parent_process() is not None:
+        from multiprocessing.util import Finalize
+
+        Finalize(None, _end_with_child, exitpriority=100)
+
+
+def _end_open_trackers(error: BaseException | None) -> None:
     for tracker in list(_TRACKERS):
         if tracker.status in ("created", "running") and tracker._owner_pid == os.getpid():
             status, reason = _judge(error)
@@ -1246,6 +1304,6 @@ def _after_fork_in_child() -> None:
         tracker._after_fork_in_child()
 
 
-atexit.register(_end_open_trackers)
+atexit.register(_end_at_exit)
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork_in_child)

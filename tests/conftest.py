@@ -49,6 +49,8 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         if name.startswith(("LEZEA_", "RANK", "LOCAL_RANK", "SLURM_", "OMPI_")) and name != "LEZEA_TEST_ALL":
             monkeypatch.delenv(name)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    # A courier imports MLflow each time, which takes seconds; what differs from a thread is tested in tests/courier.
+    monkeypatch.setenv("LEZEA_COURIER", "thread")
     monkeypatch.chdir(tmp_path)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from difflib import get_close_matches
@@ -45,7 +46,7 @@ class Settings:
     capture_max_mb: float = 256.0
     close_timeout_s: float = 10.0
     start_timeout_s: float = 30.0
-    courier: str = "thread"
+    courier: str = "thread" if sys.platform == "win32" else "process"
     redact: bool = True
 
 

@@ -2,7 +2,7 @@
 
 from lezea_mlops.delivery.breaker import Breaker
 from lezea_mlops.delivery.health import SinkHealth
-from lezea_mlops.delivery.loop import DeliveryLoop
+from lezea_mlops.delivery.loop import CALL_WAIT_S, DeliveryLoop
 from lezea_mlops.delivery.shipper import Shipper, Step
 
-__all__ = ["Breaker", "DeliveryLoop", "Shipper", "SinkHealth", "Step"]
+__all__ = ["CALL_WAIT_S", "Breaker", "DeliveryLoop", "Shipper", "SinkHealth", "Step"]

@@ -17,6 +17,12 @@ CALL_WAIT_S = 0.05
 class DeliveryLoop:
     """Runs one shipper in a daemon thread.
 
+    Args:
+        shipper: what it lets ship.
+        clock: tells the time that pauses and deadlines are measured by.
+        when_ended: called by the thread when it ends.
+        when_turned: called by the thread after each turn; it must neither wait nor raise.
+
     A caller that waits for its record is let go after 50 ms; from then on nobody waits until the destination has
     taken something again, so that one that hangs costs a program 50 ms and not 50 ms per call.
     """
@@ -26,9 +32,11 @@ class DeliveryLoop:
         shipper: Shipper,
         clock: MonotonicClock = time.monotonic,
         when_ended: Callable[[], None] = lambda: None,
+        when_turned: Callable[[], None] = lambda: None,
     ) -> None:
         self.shipper = shipper
         self._clock = clock
+        self._when_turned = when_turned
         self._when_ended = when_ended
         self._changed = threading.Condition()
         self._woken = False
@@ -61,19 +69,26 @@ class DeliveryLoop:
             self._woken = True
             self._changed.notify_all()
 
-    def wait_for_call(self, wid: str, seq: int) -> None:
-        """Wait until the record is delivered: at most 50 ms, and not at all while starting, paused or behind."""
-        if not self._ready or self._behind or self.shipper.breaker.open or self._stop_at is not None:
-            return
-        if not self.wait_for({wid: seq}, Deadline.after(CALL_WAIT_S, self._clock), wake=True):
-            self._behind = True
+    @property
+    def ready(self) -> bool:
+        """Whether a call may wait for its record: not while starting, paused, behind or ending."""
+        return (
+            self._ready and not self._behind and not self.shipper.breaker.open and self._stop_at is None
+        )
 
-    def wait_for(self, numbers: Mapping[str, int], deadline: Deadline, *, wake: bool = False) -> bool:
+    def wait_for_call(self, wid: str, seq: int, deadline: Deadline | None = None) -> bool:
+        """Wait until the record is delivered: at most 50 ms, and not at all while that makes no sense."""
+        if not self.ready:
+            return False
+        self.wake()
+        delivered = self.wait_for({wid: seq}, deadline or Deadline.after(CALL_WAIT_S, self._clock))
+        if not delivered:
+            self._behind = True
+        return delivered
+
+    def wait_for(self, numbers: Mapping[str, int], deadline: Deadline) -> bool:
         """Wait until each writer's record with that number is delivered; False if the deadline passed first."""
         with self._changed:
-            if wake:
-                self._woken = True
-                self._changed.notify_all()
             self._changed.wait_for(lambda: self._ended or self._has(numbers), deadline.left_s())
             return self._has(numbers)
 
@@ -124,6 +139,7 @@ class DeliveryLoop:
             if step is Step.SHIPPED:
                 self._ready, self._behind = True, False
             self._changed.notify_all()
+            self._when_turned()
             if step is Step.SHIPPED:
                 return not self._out_of_time()
             if self._stop_at is not None:

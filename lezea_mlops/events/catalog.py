@@ -36,7 +36,7 @@ class RunStarted(_InScope):
 
 
 class RunFinished(_InScope):
-    """An attempt of the run ended: ``status`` is completed, failed or killed."""
+    """An attempt ended: completed, failed or killed; ``inferred`` (at ``ended_at``, UTC µs) by somebody else."""
 
     type: ClassVar[str] = "run_finished"
     __slots__ = ()
@@ -46,6 +46,7 @@ class RunFinished(_InScope):
     summary: JsonObject | None = None
     duration_ms: int | None = None
     inferred: bool | None = None
+    ended_at: int | None = None
 
 
 class ParamsLogged(_InScope):

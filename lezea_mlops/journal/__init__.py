@@ -19,7 +19,7 @@ from lezea_mlops.journal.reader import (
     read_run,
     recorded_run_id,
 )
-from lezea_mlops.journal.tail import last_numbers, stands_behind
+from lezea_mlops.journal.tail import last_numbers, last_record, stands_behind
 from lezea_mlops.journal.writer import DURABILITY, JournalWriter
 
 __all__ = [
@@ -40,6 +40,7 @@ __all__ = [
     "SignOfLife",
     "is_writing",
     "last_numbers",
+    "last_record",
     "place_under_name",
     "read_attempts",
     "read_chunk",

@@ -7,8 +7,10 @@ import os
 from pathlib import Path
 
 from lezea_mlops._files import read_at
-from lezea_mlops.events import MAX_LINE_BYTES, NotARecord, decode_line
+from lezea_mlops.errors import JournalError
+from lezea_mlops.events import MAX_LINE_BYTES, Envelope, NotARecord, decode_line
 from lezea_mlops.journal.cursor import Position
+from lezea_mlops.journal.layout import RunFolder
 
 _TAIL_CHUNK = 64 * 1024
 
@@ -35,14 +37,34 @@ def last_newline_before(fd: int, end: int) -> int:
 
 def last_numbers(fd: int, end: int) -> tuple[int, int]:
     """Return seq and attempt of the last readable record before *end*; (0, 0) if there is none."""
+    record = _last_before(fd, end)
+    return (record.seq, record.att) if record is not None else (0, 0)
+
+
+def last_record(folder: RunFolder, wid: str) -> Envelope | None:
+    """Return the last readable record of a writer; None if there is none.
+
+    Raises:
+        JournalError: the file cannot be read.
+    """
+    path = folder.journal(wid)
+    try:
+        with path.open("rb", buffering=0) as file:
+            return _last_before(file.fileno(), os.fstat(file.fileno()).st_size)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise JournalError(f"cannot read the journal {path}: {error}") from error
+
+
+def _last_before(fd: int, end: int) -> Envelope | None:
     while end > 0:
         start = last_newline_before(fd, end - 1)
         if end - start <= MAX_LINE_BYTES:
             with contextlib.suppress(NotARecord):
-                record = decode_line(read_at(fd, end - start, start))
-                return record.seq, record.att
+                return decode_line(read_at(fd, end - start, start))
         end = start
-    return 0, 0
+    return None
 
 
 def stands_behind(path: Path, position: Position) -> bool:

@@ -14,7 +14,7 @@ Invariants of the file:
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from time import time_ns
 from typing import Any
 
@@ -155,6 +155,10 @@ class JournalWriter:
     def sync_after_us(self, value: int) -> None:
         if self._durability == "interval":
             self._sync_after_us = value
+
+    def prepare_note(self, note: Mapping[str, str]) -> Callable[[], object]:
+        """Return a function that notes something in the writer's lock by one system call."""
+        return self._lock.prepare_note(note)
 
     def sync(self) -> None:
         """Make all lines survive a power loss, unless the policy is ``process``.

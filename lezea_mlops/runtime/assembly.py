@@ -10,10 +10,12 @@ from pathlib import Path
 
 from lezea_mlops.config import Settings
 from lezea_mlops.errors import ConfigurationError, JournalBusyError, JournalError
-from lezea_mlops.journal import BlobStore, RunFolder
-from lezea_mlops.runtime.driver import ThreadDriver
+from lezea_mlops.journal import BlobStore, RunFolder, recorded_run_id
+from lezea_mlops.runtime.courier_driver import CourierDriver
+from lezea_mlops.runtime.driver import Driver, ThreadDriver
 from lezea_mlops.runtime.files import FileCapture
-from lezea_mlops.runtime.recorder import OffRecorder, Recorder
+from lezea_mlops.runtime.recorder import Joining, OffRecorder, Recorder
+from lezea_mlops.runtime.spawning import CannotSpawn
 from lezea_mlops.sinks.base import Sink, destination_named
 
 log = logging.getLogger("lezea_mlops")
@@ -42,13 +44,27 @@ def build_sinks(settings: Settings) -> list[Sink]:
     return [MlflowSink(settings.mlflow_tracking_uri, settings.mlflow_artifact_location)]
 
 
-def build_driver(recorder: Recorder, settings: Settings) -> ThreadDriver | None:
-    """Return the driver of the mode; None where the journal waits for ``lezea sync``."""
+def start_driver(recorder: Recorder, settings: Settings, *, async_mode: bool) -> Driver | None:
+    """Return the driver of the mode, started; None where the journal waits for ``lezea sync``."""
     if settings.mode != "online":
         return None
+
+    def thread_driver() -> ThreadDriver:
+        return ThreadDriver(recorder, build_sinks(settings), waits=not async_mode)
+
     if settings.courier == "process":
-        log.warning("courier is 'process', and this version has no courier process yet; a thread delivers")
-    return ThreadDriver(recorder, build_sinks(settings))
+        courier = CourierDriver(
+            recorder, settings, destinations(settings), waits=not async_mode, instead=thread_driver
+        )
+        try:
+            courier.start()
+        except CannotSpawn as error:
+            log.warning("no courier process can be started (%s); a thread of this process delivers", error)
+        else:
+            return courier
+    driver = thread_driver()
+    driver.start()
+    return driver
 
 
 def assemble(settings: Settings, resume: str | None) -> Parts:
@@ -66,6 +82,11 @@ def assemble(settings: Settings, resume: str | None) -> Parts:
             f"resume is {resume!r}, and {folder.path} holds no journal; check the id and runs_dir "
             f"(or LEZEA_RUNS_DIR), which is {settings.runs_dir}"
         )
+    if resume is not None and (recorded := recorded_run_id(folder)) not in (None, folder.run_id):
+        raise ConfigurationError(
+            f"resume is {resume!r}, and the records in {folder.path} are those of the run {recorded}: the folder was "
+            f"copied or renamed. Rename it to {recorded} to continue that run, or start a new one"
+        )
     try:
         folder.create()
         recorder = Recorder(folder, writer_name(settings), settings.durability, files.store_blob)
@@ -77,6 +98,15 @@ def assemble(settings: Settings, resume: str | None) -> Parts:
             "pass runs_dir=… or set LEZEA_RUNS_DIR to a folder that this user may write"
         ) from error
     return Parts(recorder, files)
+
+
+def join(settings: Settings, joining: Joining) -> Parts:
+    """Return the parts of a further writer of a run that another process began."""
+    folder = RunFolder(joining.run_dir)
+    files = FileCapture(BlobStore(folder.blobs), settings.capture, settings.capture_max_mb)
+    if settings.mode == "off":
+        return Parts(OffRecorder(folder), files.without_storing())
+    return Parts(Recorder(folder, joining.wid, settings.durability, files.store_blob, joining), files)
 
 
 def new_experiment_id() -> str:

@@ -8,10 +8,12 @@ import threading
 import weakref
 from collections import Counter
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from lezea_mlops._clock import now_us
-from lezea_mlops.errors import JournalError, LineTooLongError, NotSyncedError
+from lezea_mlops.errors import JournalBusyError, JournalError, LineTooLongError, NotSyncedError
 from lezea_mlops.events import MAX_NAMES_APART, Event, ScopePairs, encode_json
 from lezea_mlops.evolution import Folds
 from lezea_mlops.journal import JournalWriter, RunFolder
@@ -20,6 +22,16 @@ from lezea_mlops.runtime.figures import RunFigures
 log = logging.getLogger("lezea_mlops")
 
 StoreBlob = Callable[[bytes], "dict[str, Any]"]
+
+
+@dataclass(frozen=True)
+class Joining:
+    """What another process needs to become a further writer of a run: whose child it is, and the attempt."""
+
+    run_dir: Path
+    wid: str
+    attempt: int
+    pid: int
 
 
 class Recorder:
@@ -33,7 +45,14 @@ class Recorder:
         late: the run has ended; what comes now is marked so.
     """
 
-    def __init__(self, folder: RunFolder, wid: str, durability: str, store_blob: StoreBlob) -> None:
+    def __init__(
+        self,
+        folder: RunFolder,
+        wid: str,
+        durability: str,
+        store_blob: StoreBlob,
+        joining: Joining | None = None,
+    ) -> None:
         self.lock = threading.RLock()
         self.figures = RunFigures()
         self.series = self.figures.series
@@ -44,9 +63,14 @@ class Recorder:
         self._durability = durability
         self._store_blob = store_blob
         self._folds = Folds()
-        self._writer: JournalWriter | None = JournalWriter(folder, wid, durability=durability)
-        self.attempt = self._writer.attempt
-        self._last_seq = 0
+        self._writer: JournalWriter | None = None
+        self._last_seq = self._last_ts = 0
+        if joining is not None:
+            # Its file is made by its first record: many a worker carries a tracker and never uses it.
+            self.wid, self.attempt = _child_of(joining.wid), joining.attempt
+        else:
+            self._writer = JournalWriter(folder, wid, durability=durability)
+            self.attempt = self._writer.attempt
         self._failing = False
         _RECORDERS.add(self)
 
@@ -58,15 +82,35 @@ class Recorder:
             JournalError: it cannot be opened.
         """
         if self._writer is None:
-            self._writer = JournalWriter(
-                self.folder, self.wid, attempt=self.attempt, durability=self._durability
-            )
+            try:
+                self._writer = self._opened()
+            except JournalBusyError:
+                if not self.late:
+                    raise
+                # The run ended here and was resumed elsewhere: what comes late stands in a file of its own.
+                self.wid, self._last_seq = _child_of(self.wid), 0
+                self._writer = self._opened()
         return self._writer
+
+    def _opened(self) -> JournalWriter:
+        return JournalWriter(self.folder, self.wid, attempt=self.attempt, durability=self._durability)
 
     @property
     def seq(self) -> int:
         """Number of the last record of this process."""
         return self._writer.seq if self._writer is not None else self._last_seq
+
+    def joining(self) -> Joining:
+        """Return what another process needs to write to this run too."""
+        return Joining(self.folder.path, self.wid, self.attempt, os.getpid())
+
+    def prepare_note(self, note: Mapping[str, str]) -> Callable[[], object]:
+        """Return a function that notes something in the writer's lock by one system call."""
+        return self.writer.prepare_note(note)
+
+    def sync_alone_after(self, delay_us: int) -> None:
+        """Let an append sync by itself only when nobody did for so long; a driver that syncs says so."""
+        self.writer.sync_after_us = delay_us
 
     def record(self, event: Event, scope: ScopePairs = (), *, auto: bool = False) -> None:
         """Record *event*; never raises for what the file system does."""
@@ -78,7 +122,7 @@ class Recorder:
     @property
     def last_ts(self) -> int:
         """Time stamp of the last record, UTC microseconds."""
-        return self._writer.last_ts if self._writer is not None else 0
+        return self._writer.last_ts if self._writer is not None else self._last_ts
 
     def write(self, type_name: str, fields: Mapping[str, Any], scope: ScopePairs, auto: bool = False) -> None:
         """Write a record; the caller holds the lock and keeps the figures."""
@@ -94,6 +138,9 @@ class Recorder:
             return
         if self.series.names_seen > MAX_NAMES_APART and scope and type_name in ("training_step", "metric"):
             self._fold(fields, scope)
+        if self.late:
+            # The lock is not kept for a record after the end: the run may be resumed, here or elsewhere.
+            self.close()
         if self._failing:
             self._failing = False
             log.warning(
@@ -130,7 +177,7 @@ class Recorder:
                 self._writer.close()
             except JournalError as error:
                 self._not_synced(error)
-            self._last_seq = self._writer.seq
+            self._last_seq, self._last_ts = self._writer.seq, self._writer.last_ts
             self._writer = None
 
     def after_fork_in_child(self) -> None:
@@ -140,7 +187,7 @@ class Recorder:
         if self._writer is not None:
             self._writer.abandon()
             self._writer = None
-        self.wid = f"{self.wid}.{os.urandom(4).hex()}"
+        self.wid = _child_of(self.wid)
         self._last_seq = 0
         self._begin_figures()
 
@@ -187,6 +234,11 @@ class Recorder:
                 return False
         self._lost(JournalError(f"an event of type {type_name} is too long for a line"))
         return False
+
+
+def _child_of(wid: str) -> str:
+    """Return the name of a further writer: pids repeat across containers, random digits do not."""
+    return f"{wid}.{os.urandom(4).hex()}"
 
 
 class OffRecorder(Recorder):

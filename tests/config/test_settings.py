@@ -31,14 +31,14 @@ OTHERS: dict[str, tuple[str, Any]] = {
     "capture_max_mb": ("0.5", 0.5),
     "close_timeout_s": ("60", 60.0),
     "start_timeout_s": ("0", 0.0),
-    "courier": ("process", "process"),
+    "courier": ("thread", "thread"),
     "redact": ("no", False),
 }
 # A third value, given as an argument.
 ARGUMENTS: dict[str, Any] = {
     "runs_dir": Path("/other"), "mlflow_tracking_uri": "http://other:5000", "mlflow_artifact_location": "s3://other",
     "mode": "off", "strict": False, "experiment_id": "other", "durability": "process", "capture": "copy",
-    "capture_max_mb": 7.0, "close_timeout_s": 7.0, "start_timeout_s": 7.0, "courier": "thread", "redact": True,
+    "capture_max_mb": 7.0, "close_timeout_s": 7.0, "start_timeout_s": 7.0, "courier": "process", "redact": True,
 }  # fmt: skip
 
 

@@ -93,7 +93,8 @@ class Scene:
         """Write, start, and wait until the first record is delivered."""
         self.write()
         assert self.loop.start()
-        assert self.loop.wait_for({"main": 1}, Deadline.after(PATIENCE_S), wake=True)
+        self.loop.wake()
+        assert self.loop.wait_for({"main": 1}, Deadline.after(PATIENCE_S))
 
     def hang(self) -> None:
         """Let the sink hang, with a call that waits in vain."""
@@ -156,7 +157,8 @@ def test_calls_wait_again_when_the_sink_has_taken_something(scene: Scene) -> Non
     scene.hang()
     last = scene.write(3)
     scene.sink.gate.set()
-    assert scene.loop.wait_for({"main": last}, Deadline.after(PATIENCE_S), wake=True)
+    scene.loop.wake()
+    assert scene.loop.wait_for({"main": last}, Deadline.after(PATIENCE_S))
     assert scene.call()
     assert scene.loop.wait_for({"main": last + 1}, Deadline.after(PATIENCE_S))
     assert scene.delivered() == list(range(1, last + 2))
@@ -187,7 +189,8 @@ def test_flushing_a_sink_that_hangs_ends_at_its_deadline(scene: Scene) -> None:
     """It says that the records are not there."""
     scene.begin()
     scene.hang()
-    assert scene.loop.wait_for({"main": scene.write()}, Deadline.after(0.01), wake=True) is False
+    scene.loop.wake()
+    assert scene.loop.wait_for({"main": scene.write()}, Deadline.after(0.01)) is False
 
 
 def test_several_writers_are_waited_for(scene: Scene) -> None:
@@ -195,7 +198,8 @@ def test_several_writers_are_waited_for(scene: Scene) -> None:
     other = JournalWriter(scene.folder, "rank1", durability="process")
     other.append("metric", {"metrics": {"loss": 1.0}, "step": 1})
     scene.begin()
-    assert scene.loop.wait_for({"main": 1, "rank1": 1}, Deadline.after(PATIENCE_S), wake=True)
+    scene.loop.wake()
+    assert scene.loop.wait_for({"main": 1, "rank1": 1}, Deadline.after(PATIENCE_S))
     assert scene.loop.wait_for({"main": 1, "rank2": 1}, Deadline.after(0.01)) is False
 
 
@@ -206,7 +210,8 @@ def test_the_first_try_is_reported(scene: Scene) -> None:
     scene.loop.start()
     assert scene.loop.wait_for_first_try(Deadline.after(PATIENCE_S)) is False
     scene.sink.down = None
-    assert scene.loop.wait_for({"main": 1}, Deadline.after(PATIENCE_S), wake=True)
+    scene.loop.wake()
+    assert scene.loop.wait_for({"main": 1}, Deadline.after(PATIENCE_S))
     assert scene.loop.wait_for_first_try(Deadline.after(PATIENCE_S)) is True
 
 

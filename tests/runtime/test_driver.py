@@ -15,7 +15,8 @@ from lezea_mlops._clock import Deadline
 from lezea_mlops.delivery import Shipper, Step
 from lezea_mlops.events import Envelope, MetricsLogged
 from lezea_mlops.journal import RunFolder, read_run
-from lezea_mlops.runtime.driver import ThreadDriver, take_delivery_lock
+from lezea_mlops.runtime.delivering import take_delivery_lock
+from lezea_mlops.runtime.driver import ThreadDriver
 from lezea_mlops.runtime.recorder import Recorder
 from lezea_mlops.testing import FakeClock, MemorySink
 
@@ -151,8 +152,8 @@ def test_a_thread_that_hangs_keeps_the_right_to_deliver_until_it_has_ended(
     main.sink.entered.clear()
     main.log(3)
     assert main.sink.entered.wait(PATIENCE_S)
-    main.close(0.1)
-    assert main.driver.waiting(main.driver.shippers[0]) == 3
+    assert main.driver.close(Deadline.after(0.1)).left == {"memory": 3}
+    main.recorder.close()
     assert take_delivery_lock(folder) is None
     [thread] = [
         thread
@@ -288,7 +289,8 @@ def test_a_forked_child_does_not_keep_others_from_delivering(run_python: RunPyth
         "from pathlib import Path\n"
         "from lezea_mlops._clock import Deadline\n"
         "from lezea_mlops.journal import RunFolder\n"
-        "from lezea_mlops.runtime.driver import ThreadDriver, take_delivery_lock\n"
+        "from lezea_mlops.runtime.delivering import take_delivery_lock\n"
+        "from lezea_mlops.runtime.driver import ThreadDriver\n"
         "from lezea_mlops.runtime.recorder import Recorder\n"
         "from lezea_mlops.testing import MemorySink\n"
         "folder = RunFolder(Path('run-1').absolute())\n"

@@ -179,7 +179,16 @@ def scope_folder(record: Envelope) -> str:
 
 def time_ms(record: Envelope) -> int:
     """Return when a record was written, in milliseconds, within what calendars hold."""
-    return min(max(record.ts // 1000, 0), _LAST_MS)
+    return _as_ms(record.ts)
+
+
+def end_ms(finished: Envelope) -> int:
+    """Return when a run ended, in milliseconds: for an end that others wrote down later, its last sign of life."""
+    return _as_ms(whole_of(finished.payload.get("ended_at")) or finished.ts)
+
+
+def _as_ms(ts: int) -> int:
+    return min(max(ts // 1000, 0), _LAST_MS)
 
 
 def identity(record: Envelope) -> str:

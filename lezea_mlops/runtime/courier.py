@@ -1,0 +1,240 @@
+"""The courier: a process of low priority beside a run's process, which delivers what that one journals.
+
+It is started by ``courier_driver``, watches its parent by more than a pid, and outlives it for as long as a sink makes
+progress, ten minutes at most. It also makes the journals survive a power loss, and writes down the end of a run whose
+process could not.
+"""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import logging
+import os
+import select
+import signal
+import sys
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from lezea_mlops._clock import Deadline
+from lezea_mlops._process import ProcessIdentity
+from lezea_mlops.config import load_settings
+from lezea_mlops.journal import RunFolder
+from lezea_mlops.runtime.assembly import build_sinks
+from lezea_mlops.runtime.channel import Channel, Gone, Message
+from lezea_mlops.runtime.delivering import Keeper, RunDelivery
+from lezea_mlops.runtime.syncing import JournalSyncer
+
+log = logging.getLogger("lezea_mlops")
+
+NICENESS = 10
+# The process that eats the memory is not this one; still, this one is the one that can be spared.
+OOM_SCORE = 500
+LOOK_EVERY_S = 1.0
+LONGEST_STAY_S = 600.0
+MAX_UNSENT = 100
+MAX_LOG_BYTES = 1024 * 1024
+# MLflow waits for minutes by default.
+IMPATIENCE = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "20", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1"}
+
+
+def main(start: Mapping[str, Any]) -> int:
+    """Deliver a run until its process has ended.
+
+    Args:
+        start: ``folder``, ``parent`` (identity), ``wid``, ``channel`` (descriptor) and ``settings`` by name.
+    """
+    _be_modest()
+    channel = Channel.of_descriptor(start["channel"])
+    notices = Notices(channel)
+    logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s")
+    log.addHandler(notices)
+    parent = ProcessIdentity.read(start["parent"])
+    assert parent is not None, "the driver always says who it is"
+    settings = load_settings(start["settings"], environ={})
+    courier = Courier(RunFolder(Path(start["folder"])), settings, channel, notices, parent, start["wid"])
+    return courier.run()
+
+
+def _be_modest() -> None:
+    """Take what others leave, and tell nobody: neither MLflow's makers, nor by signals meant for the terminal."""
+    os.nice(NICENESS)
+    with contextlib.suppress(OSError):
+        # Only Linux has it.
+        Path("/proc/self/oom_score_adj").write_text(str(OOM_SCORE))
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    for name, value in IMPATIENCE.items():
+        os.environ.setdefault(name, value)
+
+
+class Notices(logging.Handler):
+    """Carries what is to be told to the parent, whose log it belongs into."""
+
+    def __init__(self, channel: Channel) -> None:
+        super().__init__(logging.WARNING)
+        self._channel = channel
+        self._unsent: collections.deque[Message] = collections.deque(maxlen=MAX_UNSENT)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Send a log line."""
+        self.send({"log": record.levelno, "text": record.getMessage()})
+
+    def send(self, notice: Message) -> None:
+        """Send a notice, or keep it until there is room; of too many, the oldest go."""
+        self._unsent.append(notice)
+        self.send_again()
+
+    def send_again(self) -> None:
+        """Send what is kept."""
+        try:
+            while self._unsent and self._channel.send(self._unsent[0]):
+                self._unsent.popleft()
+        except Gone:
+            self._unsent.clear()
+
+
+class Courier:
+    """What the process does."""
+
+    def __init__(
+        self,
+        folder: RunFolder,
+        settings: Any,
+        channel: Channel,
+        notices: Notices,
+        parent: ProcessIdentity,
+        wid: str,
+    ) -> None:
+        self._channel = channel
+        self._notices = notices
+        self._parent = parent
+        self._told_ready = False
+        self._delivery = RunDelivery(folder, build_sinks(settings), self._loop_turned)
+        self._syncer = JournalSyncer(folder, settings.durability)
+        self._keeper = Keeper(self._delivery, f"{wid}'s courier", self._look_around)
+        self._closing: Deadline | None = None
+        self._answering: list[threading.Thread] = []
+
+    def run(self) -> int:
+        """Serve the parent until it ends or asks to close, deliver what is left, and return the exit code."""
+        self._delivery.take_over()
+        self._keeper.start()
+        self._notices.send({"started": os.getpid()})
+        with _watch(self._parent) as parent_fd:
+            while not self._should_leave(parent_fd):
+                if self._broken:
+                    log.error("the delivery of %s ended by itself", self._delivery.folder.run_id)
+                    return 1
+        self._syncer.sync()
+        self._delivery.write_missing_ends()
+        if self._closing is None:
+            self._closing = Deadline.after(LONGEST_STAY_S)
+            self._delivery.end({}, self._closing)
+        self._delivery.join(self._closing)
+        self._keeper.stop()
+        last_words = Deadline.after(LOOK_EVERY_S)
+        for thread in self._answering:
+            thread.join(last_words.left_s())
+        self._keeper.join(last_words)
+        return 0
+
+    def _should_leave(self, parent_fd: int | None) -> bool:
+        """Wait for a request, the parent's end or a second, and do what it asks for."""
+        poll = select.poll()
+        if self._channel.fileno() >= 0:
+            poll.register(self._channel.fileno(), select.POLLIN)
+        if parent_fd is not None:
+            poll.register(parent_fd, select.POLLIN)
+        poll.poll(LOOK_EVERY_S * 1_000)
+        self._notices.send_again()
+        self._serve()
+        if self._closing is not None:
+            return self._delivery.ended or self._closing.passed()
+        return self._parent.exists() is False
+
+    @property
+    def _broken(self) -> bool:
+        """Whether the threads that deliver have ended unasked; a courier without them is none."""
+        return self._closing is None and self._delivery.delivers and self._delivery.ended
+
+    def _serve(self) -> None:
+        try:
+            while (request := self._channel.receive()) is not None:
+                self._do(request)
+        except Gone:
+            # All ends of the parent's are closed; whether it still lives is asked of the system alone.
+            self._channel.close()
+
+    def _do(self, request: Message) -> None:
+        number, wanted = request["id"], request.get("wanted", {})
+        deadline = Deadline.after(request.get("within", 0.0))
+        match request["do"]:
+            case "call":
+                [(wid, seq)] = wanted.items()
+                delivered = self._delivery.wait_for_call(wid, seq)
+                self._told_ready = self._delivery.ready
+                self._answer(number, {"delivered": delivered, "ready": self._told_ready})
+            case "health":
+                self._answer(number, {"sinks": self._delivery.health(wanted)})
+            case "flush":
+                self._later(number, lambda: {"delivered": self._delivery.flush(wanted, deadline)})
+            case "reach":
+                self._later(number, lambda: {"wrong": self._delivery.wait_until_reached(deadline)})
+            case "close":
+                self._later(number, lambda: self._close(wanted, deadline))
+
+    def _close(self, wanted: Mapping[str, int], deadline: Deadline) -> Message:
+        """Begin to end, and say at the deadline at the latest what is left and whether it goes on."""
+        self._closing = Deadline.after(LONGEST_STAY_S)
+        self._delivery.end(wanted, self._closing)
+        self._delivery.join(deadline)
+        return {"left": self._delivery.left(wanted), "goes_on": not self._delivery.ended}
+
+    def _later(self, number: int, work: Any) -> None:
+        """Answer from a thread, so that a long wait keeps nothing else waiting."""
+        thread = threading.Thread(target=lambda: self._answer(number, work()), daemon=True)
+        self._answering = [other for other in self._answering if other.is_alive()] + [thread]
+        thread.start()
+
+    def _answer(self, number: int, answer: Message) -> None:
+        # A parent that is gone, or has given up waiting, misses nothing.
+        with contextlib.suppress(Gone):
+            self._channel.send({"id": number} | answer)
+
+    def _loop_turned(self) -> None:
+        """Tell the parent when calls may wait again."""
+        ready = self._delivery.ready
+        if ready and not self._told_ready:
+            self._notices.send({"ready": True})
+        self._told_ready = ready
+
+    def _look_around(self) -> None:
+        self._syncer.sync()
+        _cap(sys.stderr.fileno())
+
+
+@contextlib.contextmanager
+def _watch(parent: ProcessIdentity) -> Any:
+    """Yield a descriptor that becomes readable when the parent ends; None where the system has none."""
+    try:
+        descriptor = os.pidfd_open(parent.pid) if hasattr(os, "pidfd_open") else None
+    except OSError:
+        # It has ended already, or may not be asked; its identity is looked at each second anyway.
+        descriptor = None
+    try:
+        yield descriptor
+    finally:
+        if descriptor is not None:
+            os.close(descriptor)
+
+
+def _cap(descriptor: int) -> None:
+    """Keep a log file from growing for ever."""
+    if os.fstat(descriptor).st_size > MAX_LOG_BYTES:
+        os.ftruncate(descriptor, 0)
+        os.write(descriptor, b"(what stood here was too long and was cut)\n")

@@ -171,8 +171,7 @@ class Courier:
             self._channel.close()
 
     def _do(self, request: Message) -> None:
-        number, wanted = request["id"], request.get("wanted", {})
-        deadline = Deadline.after(request.get("within", 0.0))
+        number, wanted, deadline = request["id"], request["wanted"], Deadline(request["until"])
         match request["do"]:
             case "call":
                 [(wid, seq)] = wanted.items()

@@ -24,7 +24,7 @@ from lezea_mlops.runtime.spawning import CannotSpawn, spawn
 log = logging.getLogger("lezea_mlops")
 
 MAX_RESTARTS = 3
-# The courier counts from when it reads the request.
+# What an answer may take on its way.
 ANSWER_MARGIN_S = 0.05
 HEALTH_WAIT_S = 1.0
 # The courier syncs each second; while it lives no append does.
@@ -107,7 +107,7 @@ class CourierDriver:
     def attend(self) -> Driver:
         """Wait for the record that was just written, where that makes sense; else look after the courier."""
         if self._ready:
-            answer = self._ask("call", CALL_WAIT_S)
+            answer = self._ask("call", Deadline.after(CALL_WAIT_S + ANSWER_MARGIN_S))
             if answer is not None and answer["ready"]:
                 return self
             self._ready = False
@@ -122,20 +122,20 @@ class CourierDriver:
 
     def wait_until_reached(self, deadline: Deadline) -> list[str]:
         """Wait for each destination's first try; return what is wrong with those that took nothing."""
-        answer = self._ask("reach", deadline.left_s() - ANSWER_MARGIN_S)
+        answer = self._ask("reach", deadline)
         if answer is not None:
             return list(answer["wrong"])
         return [f"{destination}: no answer yet" for destination in self._destinations.values()]
 
     def flush(self, deadline: Deadline) -> bool:
         """Wait until all that was recorded is delivered everywhere; False if the deadline passed first."""
-        answer = self._ask("flush", deadline.left_s() - ANSWER_MARGIN_S)
+        answer = self._ask("flush", deadline)
         return answer is not None and bool(answer["delivered"])
 
     def close(self, deadline: Deadline) -> Closing:
         """Have what waits shipped within the deadline; the courier goes on after it while it makes progress."""
         self._closed = True
-        answer = self._ask("close", deadline.left_s() - ANSWER_MARGIN_S)
+        answer = self._ask("close", deadline)
         process = self._process
         self._drop_channel()
         if process is None or answer is None:
@@ -147,7 +147,7 @@ class CourierDriver:
 
     def health(self) -> dict[str, Any]:
         """Return state and counts by sink, as the courier tells them or, where it does not answer, as last told."""
-        answer = self._ask("health", HEALTH_WAIT_S)
+        answer = self._ask("health", Deadline.after(HEALTH_WAIT_S))
         if answer is not None:
             self._health = answer["sinks"]
         state = "no courier" if self._given_up else "starting" if not self._was_up else "no answer"
@@ -219,26 +219,27 @@ class CourierDriver:
         elif "ready" in message and self._waits:
             self._ready, self.due_us = True, 0
 
-    def _ask(self, what: str, within_s: float) -> Message | None:
+    def _ask(self, what: str, deadline: Deadline) -> Message | None:
         """Return the courier's answer; None if there is no courier, or it gives none in time."""
-        deadline = Deadline.after(max(0.0, within_s) + ANSWER_MARGIN_S)
         if not self._turn.acquire(timeout=deadline.left_s()):
             return None
         try:
             self._look_after()
-            return self._answer(what, within_s, deadline)
+            return self._answer(what, deadline)
         except Gone:
             return None
         finally:
             self._turn.release()
 
-    def _answer(self, what: str, within_s: float, deadline: Deadline) -> Message | None:
+    def _answer(self, what: str, deadline: Deadline) -> Message | None:
         channel = self._channel
         if channel is None:
             return None
         self._last_id += 1
         wanted = {self._recorder.wid: self._recorder.seq}
-        if not channel.send({"id": self._last_id, "do": what, "within": within_s, "wanted": wanted}):
+        # The monotonic clock is one for all processes of a machine, and a courier may take a while to start.
+        until_s = deadline.at_s - ANSWER_MARGIN_S
+        if not channel.send({"id": self._last_id, "do": what, "until": until_s, "wanted": wanted}):
             return None
         while channel.wait(deadline):
             message = channel.receive()

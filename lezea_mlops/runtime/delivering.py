@@ -13,7 +13,6 @@ from typing import Any
 from lezea_mlops._clock import Deadline, now_us
 from lezea_mlops._files import LifeLock, replace_atomically
 from lezea_mlops.delivery import CALL_WAIT_S, DeliveryLoop, Shipper
-from lezea_mlops.errors import JournalError
 from lezea_mlops.journal import COURIER_WRITER, RunFolder, last_numbers
 from lezea_mlops.runtime.ends import write_missing_ends
 from lezea_mlops.sinks.base import Sink
@@ -110,11 +109,7 @@ class RunDelivery:
         with self._guard:
             if self._lock is None or self._running == 0:
                 return
-            try:
-                written = write_missing_ends(self.folder, self._lock)
-            except (JournalError, OSError) as error:
-                log.warning("the end of the run in %s cannot be written down: %s", self.folder.path, error)
-                return
+            written = write_missing_ends(self.folder, self._lock)
         if written:
             self.wake()
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import signal
 from typing import Any
 
 from lezea_mlops._files import LifeLock, read_holder
 from lezea_mlops._process import boot_id
+from lezea_mlops.errors import JournalError
 from lezea_mlops.events import RunFinished
 from lezea_mlops.journal import (
     COURIER_WRITER,
@@ -20,6 +22,8 @@ from lezea_mlops.journal import (
     read_sign_of_life,
 )
 
+log = logging.getLogger("lezea_mlops")
+
 # What a signal handler notes in the writer's lock; see ``signals``.
 SIGNAL_NOTE = "signal"
 
@@ -27,16 +31,23 @@ SIGNAL_NOTE = "signal"
 def write_missing_ends(folder: RunFolder, lock: LifeLock) -> int:
     """Journal ``run_finished`` for every attempt that has none and whose process is gone, one for each.
 
+    Where that cannot be done, a warning says so, and the rest of the run can be delivered nevertheless.
+
     Args:
         folder: the run.
         lock: the right to deliver it, which is the right to write as ``courier``.
 
     Returns:
         How many ends were written.
-
-    Raises:
-        JournalError: a journal cannot be read, or the ends cannot be written.
     """
+    try:
+        return _write_missing_ends(folder, lock)
+    except (JournalError, OSError) as error:
+        log.warning("the end of the run in %s cannot be written down: %s", folder.path, error)
+        return 0
+
+
+def _write_missing_ends(folder: RunFolder, lock: LifeLock) -> int:
     if is_writing(folder) is not False and not _was_resumed(folder):
         return 0
     attempts = read_attempts(folder)

@@ -10,12 +10,28 @@ from importlib import import_module
 # Type checkers take this name for true; importing it from ``typing`` would cost most of this package's import.
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from lezea_mlops.runtime.history import ABSENT, read_config, read_history, read_revisions
     from lezea_mlops.tracker import ExperimentTracker, NetworkType
 
 __version__ = "0.1.0"
-__all__ = ["ExperimentTracker", "NetworkType", "__version__"]
+__all__ = [
+    "ABSENT",
+    "ExperimentTracker",
+    "NetworkType",
+    "__version__",
+    "read_config",
+    "read_history",
+    "read_revisions",
+]
 
-_HOME_OF = {"ExperimentTracker": "lezea_mlops.tracker", "NetworkType": "lezea_mlops.tracker"}
+_HOME_OF = {
+    "ABSENT": "lezea_mlops.runtime.history",
+    "ExperimentTracker": "lezea_mlops.tracker",
+    "NetworkType": "lezea_mlops.tracker",
+    "read_config": "lezea_mlops.runtime.history",
+    "read_history": "lezea_mlops.runtime.history",
+    "read_revisions": "lezea_mlops.runtime.history",
+}
 
 
 def __getattr__(name: str) -> object:

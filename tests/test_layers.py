@@ -39,7 +39,11 @@ MAY_IMPORT: dict[str, set[str]] = {
 THIRD_PARTY: dict[str, set[str]] = {
     "capture/gpu.py": {"pynvml"},
     "capture/host.py": {"psutil"},
-    "cli/app.py": {"typer", "rich"},
+    "cli/app.py": {"typer"},
+    "cli/gc.py": {"typer", "rich"},
+    "cli/runs.py": {"typer", "rich"},
+    "cli/status.py": {"typer", "rich"},
+    "cli/sync.py": {"typer", "rich"},
     "events/base.py": {"typing_extensions"},  # for type checkers only
     "events/codec.py": {"msgspec"},
     "sinks/mlflow/connection.py": {"mlflow", "sqlalchemy"},

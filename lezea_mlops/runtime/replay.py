@@ -3,17 +3,26 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, field
+from pathlib import Path
 
+from lezea_mlops._files import LifeLock
 from lezea_mlops.config import Settings
 from lezea_mlops.delivery import Shipper, Step
-from lezea_mlops.journal import Cursor, CursorState, RunFolder
+from lezea_mlops.errors import JournalError
+from lezea_mlops.journal import Cursor, CursorState, RunFolder, is_writing
 from lezea_mlops.runtime.assembly import build_sinks
-from lezea_mlops.runtime.driver import take_delivery_lock
+from lezea_mlops.runtime.delivering import take_delivery_lock
+from lezea_mlops.runtime.ends import write_missing_ends
+from lezea_mlops.runtime.retrying import forget_set_aside, rewind_to_set_aside, set_aside_again
 from lezea_mlops.sinks.base import Sink, destination_id
 
 Wait = Callable[[float], None]
+# Told with the sink's name, the bytes of journal that it has, and all bytes of journal.
+Progress = Callable[[str, int, int], None]
+
+ELSEWHERE = "another process delivers this run now"
 
 
 @dataclass(frozen=True)
@@ -22,10 +31,11 @@ class Delivered:
 
     Attributes:
         run_id: the experiment id.
-        sink: the destination.
+        sink: the destination; ``*`` where it failed before there was one.
         records: how many records were taken now.
         rejected: how many were set aside now.
         error: why it is not complete; None if it is.
+        damaged: how many places of the journal held no record, and were stepped over now.
     """
 
     run_id: str
@@ -33,45 +43,136 @@ class Delivered:
     records: int
     rejected: int
     error: str | None
+    damaged: int = 0
 
 
-def deliver_run(
-    folder: RunFolder, settings: Settings, wait: Wait = time.sleep, *, recreate: bool = False
-) -> list[Delivered]:
+@dataclass(frozen=True)
+class Order:
+    """What is asked of a delivery.
+
+    Attributes:
+        sinks: names of the sinks to deliver to; None for all.
+        recreate: deliver from the beginning, to a new run where a person deleted the old one.
+        retry_rejected: offer once more what was set aside.
+        wait: lets the seconds of a pause pass.
+        progress: told how far it has come.
+    """
+
+    sinks: Collection[str] | None = None
+    recreate: bool = False
+    retry_rejected: bool = False
+    wait: Wait = field(default=time.sleep)
+    progress: Progress = field(default=lambda sink, done, total: None)
+
+
+def deliver_run(folder: RunFolder, settings: Settings, order: Order | None = None) -> list[Delivered]:
     """Ship all that waits in one run to every destination; trips of the breaker end it with the reason.
+
+    Of a run that is written meanwhile, what was written before the call is shipped, and perhaps more.
 
     Args:
         folder: the run.
         settings: which destinations there are.
-        wait: lets the seconds of a pause pass.
-        recreate: deliver from the beginning, to a new run where a person deleted the old one.
+        order: what is asked for; None for all that waits.
+
+    Raises:
+        JournalError: a journal cannot be read.
+        OSError: the file system refuses.
     """
+    order = order or Order()
     try:
         lock = take_delivery_lock(folder)
     except OSError as error:
         return [Delivered(folder.run_id, "*", 0, 0, f"its delivery cannot be locked: {error}")]
     if lock is None:
-        return [Delivered(folder.run_id, "*", 0, 0, "another process delivers this run now")]
+        return [Delivered(folder.run_id, "*", 0, 0, ELSEWHERE)]
     try:
-        return [_deliver(folder, sink, wait, recreate) for sink in build_sinks(settings)]
+        return _deliver_locked(folder, settings, order, lock)
     finally:
         lock.release()
 
 
-def _deliver(folder: RunFolder, sink: Sink, wait: Wait, recreate: bool) -> Delivered:
-    if recreate:
-        # The sink reads this word once; what it remembers after its first batch replaces it.
-        Cursor(folder.cursor(destination_id(sink))).save(CursorState(sink={"recreate": True}))
-    shipper = Shipper(folder, sink, time.monotonic)
-    error = None
+def _deliver_locked(folder: RunFolder, settings: Settings, order: Order, lock: LifeLock) -> list[Delivered]:
+    """Deliver a run of which this process has the right to."""
+    unended = _written_ends(folder, lock)
+    sinks = [sink for sink in build_sinks(settings) if order.sinks is None or sink.name in order.sinks]
+    return [_deliver(folder, sink, order, unended) for sink in sinks]
+
+
+def _written_ends(folder: RunFolder, lock: LifeLock) -> str | None:
+    """Write down the end of attempts whose process died without one; else say why not."""
     try:
-        while (step := shipper.ship_once()) is not Step.IDLE:
-            if step is Step.FAILED and shipper.breaker.open:
-                error = shipper.health.last_error
-                break
-            if step is not Step.SHIPPED:
-                wait(shipper.breaker.pause_s(time.monotonic()))
+        write_missing_ends(folder, lock)
+    except (JournalError, OSError) as error:
+        # What can be delivered shall be.
+        return f"the end of the run cannot be written down: {error}"
+    return None
+
+
+def _deliver(folder: RunFolder, sink: Sink, order: Order, unended: str | None) -> Delivered:
+    destination = destination_id(sink)
+    if order.retry_rejected or order.recreate:
+        set_aside_again(folder, destination)
+    if order.recreate:
+        # The sink reads this word once; what it remembers after its first batch replaces it.
+        Cursor(folder.cursor(destination)).save(CursorState(sink={"recreate": True}))
+    not_retried = _rewound(folder, destination)
+    shipper = Shipper(folder, sink, time.monotonic)
+    try:
+        error = _ship(folder, shipper, order) or not_retried or unended
     finally:
         shipper.close()
+    if error is None:
+        forget_set_aside(folder, destination)
     health = shipper.health
-    return Delivered(folder.run_id, sink.name, health.delivered, health.rejected, error)
+    return Delivered(folder.run_id, sink.name, health.delivered, health.rejected, error, health.damaged)
+
+
+def _rewound(folder: RunFolder, destination: str) -> str | None:
+    """Let what was set aside come again, also where a delivery before was killed in doing so; else say why not."""
+    try:
+        rewind_to_set_aside(folder, destination)
+    except JournalError as error:
+        # What can be delivered shall be; the records that are missing here stay in the file with those set aside.
+        return f"what was set aside cannot be tried again: {error}"
+    return None
+
+
+def _ship(folder: RunFolder, shipper: Shipper, order: Order) -> str | None:
+    """Ship until nothing waits; return why not."""
+    # A run whose process lives may write as fast as this ships; it would never end.
+    targets = _sizes(folder) if is_writing(folder) is not False else None
+    while (step := shipper.ship_once()) is not Step.IDLE:
+        if step is Step.SHIPPED:
+            _tell(folder, shipper, order.progress)
+            if targets is not None and _has_all(shipper, targets):
+                return None
+        elif step is Step.FAILED and shipper.breaker.open:
+            return shipper.health.last_error
+        else:
+            order.wait(shipper.breaker.pause_s(time.monotonic()))
+    _tell(folder, shipper, order.progress)
+    return None
+
+
+def _has_all(shipper: Shipper, targets: dict[str, int]) -> bool:
+    positions = shipper.positions
+    return all(wid in positions and positions[wid].offset >= size for wid, size in targets.items())
+
+
+def _tell(folder: RunFolder, shipper: Shipper, progress: Progress) -> None:
+    sizes, positions = _sizes(folder), shipper.positions
+    done = sum(min(positions[wid].offset, size) for wid, size in sizes.items() if wid in positions)
+    progress(shipper.sink.name, done, sum(sizes.values()))
+
+
+def _sizes(folder: RunFolder) -> dict[str, int]:
+    return {wid: _size(path) for wid, path in folder.journals().items()}
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:
+        # It is gone, or its mount is; the shipper says so.
+        return 0

@@ -14,9 +14,9 @@ from mlflow import MlflowClient
 from typer.testing import CliRunner
 
 from lezea_mlops.cli import app
-from lezea_mlops.cli.app import IMPATIENCE
+from lezea_mlops.cli.sync import IMPATIENCE
 from lezea_mlops.journal import RunFolder
-from lezea_mlops.runtime.driver import take_delivery_lock
+from lezea_mlops.runtime.delivering import take_delivery_lock
 from lezea_mlops.tracker import ExperimentTracker
 from tests.conftest import ROOT
 from tests.gate import Gate
@@ -124,6 +124,7 @@ def test_the_report_can_be_read_by_programs(mlflow_store: str) -> None:
             "records": len(records(tracker)),
             "rejected": 0,
             "error": None,
+            "damaged": 0,
         }
     ]
 

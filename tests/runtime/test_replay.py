@@ -16,8 +16,8 @@ from mlflow import MlflowClient
 from lezea_mlops.config import load_settings
 from lezea_mlops.delivery.shipper import BATCH_BYTES
 from lezea_mlops.journal import RunFolder
-from lezea_mlops.runtime.driver import take_delivery_lock
-from lezea_mlops.runtime.replay import Delivered, deliver_run
+from lezea_mlops.runtime.delivering import take_delivery_lock
+from lezea_mlops.runtime.replay import Delivered, Order, deliver_run
 from lezea_mlops.tracker import ExperimentTracker
 from tests.conftest import ROOT
 from tests.gate import Gate
@@ -38,6 +38,9 @@ def no_wait(seconds: float) -> None:
     raise AssertionError(f"a pause of {seconds} s")
 
 
+QUIET = Order(wait=no_wait)
+
+
 def cursors(folder: RunFolder) -> list[Path]:
     """Return the files that say how far the destinations are."""
     return list((folder.path / "cursors").glob("*.json"))
@@ -52,12 +55,12 @@ def steps_of(uri: str, folder: RunFolder) -> list[int]:
 def test_all_of_it_is_delivered_and_reported(mlflow_store: str) -> None:
     """Records, none rejected, no error; a second call has nothing to do."""
     folder = offline_run()
-    [report] = deliver_run(folder, load_settings(), no_wait)
+    [report] = deliver_run(folder, load_settings(), QUIET)
     assert (report.run_id, report.sink, report.rejected, report.error) == (folder.run_id, "mlflow", 0, None)
     assert report.records >= 12
     assert steps_of(mlflow_store, folder) == list(range(10))
     assert the_run(MlflowClient(mlflow_store), folder.run_id).info.status == "FINISHED"
-    assert deliver_run(folder, load_settings(), no_wait) == [Delivered(folder.run_id, "mlflow", 0, 0, None)]
+    assert deliver_run(folder, load_settings(), QUIET) == [Delivered(folder.run_id, "mlflow", 0, 0, None)]
 
 
 def test_what_is_set_aside_is_counted(mlflow_store: str, tmp_path: Path) -> None:
@@ -66,7 +69,7 @@ def test_what_is_set_aside_is_counted(mlflow_store: str, tmp_path: Path) -> None
     with ExperimentTracker("Later", capture="reference", settings={"mode": "offline"}) as tracker:
         tracker.log_artifact(tmp_path / "a.bin")
     (tmp_path / "a.bin").unlink()
-    [report] = deliver_run(RunFolder(tracker.run_dir), load_settings(), no_wait)
+    [report] = deliver_run(RunFolder(tracker.run_dir), load_settings(), QUIET)
     assert (report.rejected, report.error) == (1, None)
 
 
@@ -78,7 +81,7 @@ def test_it_gives_up_when_the_breaker_opens_and_says_why() -> None:
         pauses.append(seconds)
         threading.Event().wait(seconds)
 
-    [report] = deliver_run(folder, load_settings({"mlflow_tracking_uri": nobody.uri}), wait)
+    [report] = deliver_run(folder, load_settings({"mlflow_tracking_uri": nobody.uri}), Order(wait=wait))
     assert report.records == 0
     assert nobody.uri in str(report.error)
     assert 2 <= len(pauses) <= 10
@@ -91,44 +94,44 @@ def test_a_run_that_another_process_delivers_is_left_to_it(mlflow_store: str) ->
     folder = offline_run()
     lock = take_delivery_lock(folder)
     assert lock is not None
-    [report] = deliver_run(folder, load_settings(), no_wait)
+    [report] = deliver_run(folder, load_settings(), QUIET)
     assert report.error == "another process delivers this run now"
     lock.release()
-    assert deliver_run(folder, load_settings(), no_wait)[0].error is None
+    assert deliver_run(folder, load_settings(), QUIET)[0].error is None
 
 
 def test_a_run_that_cannot_be_locked_is_an_error_in_words(mlflow_store: str) -> None:
     """The reason of the file system is told."""
     folder = offline_run()
     folder.lock("courier").mkdir()
-    [report] = deliver_run(folder, load_settings(), no_wait)
+    [report] = deliver_run(folder, load_settings(), QUIET)
     assert "cannot be locked" in str(report.error)
 
 
 def test_a_deleted_run_is_made_anew_on_request_only(mlflow_store: str) -> None:
     """Without the request: removed, with the command that asks for it. With it: a new run with everything."""
     folder, client = offline_run(), MlflowClient(mlflow_store)
-    deliver_run(folder, load_settings(), no_wait)
+    deliver_run(folder, load_settings(), QUIET)
     old = the_run(client, folder.run_id).info.run_id
     client.delete_run(old)
     for cursor in cursors(folder):
         cursor.unlink()
-    [report] = deliver_run(folder, load_settings(), lambda seconds: None)
+    [report] = deliver_run(folder, load_settings(), Order(wait=lambda seconds: None))
     assert f"lezea sync --recreate {folder.run_id}" in str(report.error)
-    [report] = deliver_run(folder, load_settings(), no_wait, recreate=True)
+    [report] = deliver_run(folder, load_settings(), Order(recreate=True, wait=no_wait))
     assert report.error is None
     runs = {run.info.run_id: run.info.lifecycle_stage for run in runs_of(client, folder.run_id)}
     [new] = [run_id for run_id, stage in runs.items() if stage == "active"]
     assert runs == {old: "deleted", new: "active"}
     assert len(client.get_metric_history(new, "loss")) == 10
-    assert deliver_run(folder, load_settings(), no_wait) == [Delivered(folder.run_id, "mlflow", 0, 0, None)]
+    assert deliver_run(folder, load_settings(), QUIET) == [Delivered(folder.run_id, "mlflow", 0, 0, None)]
 
 
 def test_asking_for_a_new_run_where_none_was_deleted_makes_no_second_one(mlflow_store: str) -> None:
     """Everything is delivered again to the run that is there."""
     folder = offline_run()
     for recreate in (False, True, True):
-        assert deliver_run(folder, load_settings(), no_wait, recreate=recreate)[0].error is None
+        assert deliver_run(folder, load_settings(), Order(recreate=recreate))[0].error is None
     assert steps_of(mlflow_store, folder) == list(range(10))
 
 

@@ -20,6 +20,7 @@ from lezea_mlops.events import Envelope, as_number
 from lezea_mlops.insight.points import MAX_DEPTH, leaves, text_of, whole_step
 from lezea_mlops.insight.series import metric_name
 
+CONFIGURATION = ("param", "lezea_config", "constraints")
 TRAINING = ("training_step", "metric")
 TOO_DEEP = "nested too deeply to be shown here; the journal holds it"
 
@@ -206,7 +207,7 @@ def _values_of(record: Envelope) -> dict[str, Any]:
             nested = payload.get("nested_key")
             path = (text_of(payload["key"]), *map(text_of, nested if isinstance(nested, list) else ()))
             found.append((path, payload.get("value")))
-    elif record.type in ("lezea_config", "constraints"):
+    elif record.type in CONFIGURATION:
         found = [(path, value) for path, value in leaves(payload) if path[0] not in ("run_id", "scope")]
     else:
         return {}

@@ -2,17 +2,30 @@
 
 from __future__ import annotations
 
+import json
+import logging
 import os
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any, TypeAlias
 
 from lezea_mlops.errors import JournalError
+from lezea_mlops.events import Envelope
 from lezea_mlops.insight.history import history_of
-from lezea_mlops.insight.points import Point, points_of
-from lezea_mlops.insight.revisions import ABSENT, Revision, RevisionHistory
-from lezea_mlops.journal import MAIN_WRITER, read_run
+from lezea_mlops.insight.points import MAX_DEPTH, Point, points_of
+from lezea_mlops.insight.revisions import ABSENT, CONFIGURATION, Revision, RevisionHistory
+from lezea_mlops.journal import MAIN_WRITER, BlobStore, RunFolder, read_run
+
+log = logging.getLogger("lezea_mlops")
 
 __all__ = ["ABSENT", "Point", "Revision", "read_config", "read_history", "read_revisions"]
+
+# Fields with numbers of metrics. Others that may be too large for a line, such as lists of samples, are left alone.
+_NUMBERS = frozenset(
+    "metrics stats statistics result_dict tasker_rewards builder_rewards fitness_scores modification_statistics".split()
+)
+_SHA256 = re.compile(r"[0-9a-f]{64}")
 
 RunDir: TypeAlias = "str | os.PathLike[str]"
 
@@ -35,7 +48,7 @@ def read_history(
         JournalError: the folder holds no journal, or the points cannot be read or sorted.
     """
     # Asked here and not below: a wrong folder is said at the call.
-    points = points_of(read_run(run_dir))
+    points = points_of(_whole_records(run_dir))
     wanted = points if metric is None else (point for point in points if point.name == metric)
     return _told(run_dir, history_of(wanted, all_attempts=all_attempts))
 
@@ -82,4 +95,67 @@ def read_config(
 
 
 def _revisions(run_dir: RunDir, wid: str) -> RevisionHistory:
-    return RevisionHistory(record for record in read_run(run_dir) if record.wid == wid)
+    return RevisionHistory(record for record in _whole_records(run_dir) if record.wid == wid)
+
+
+# ---------------------------------------------------------------------- values that were too large for a line
+
+
+def _whole_records(run_dir: RunDir) -> Iterator[Envelope]:
+    """Return the records of a run, with the values in them that were too large for a line."""
+    records = read_run(run_dir)
+    values = _LargeValues(BlobStore(RunFolder(Path(run_dir)).blobs))
+    return map(values.put_back, records)
+
+
+class _LargeValues:
+    """Puts values back that a record only points to, where the run folder still holds them."""
+
+    def __init__(self, blobs: BlobStore) -> None:
+        self._blobs = blobs
+        self._told = False
+
+    def put_back(self, record: Envelope) -> Envelope:
+        """Return the record with its large values, if they matter to configuration or metrics."""
+        payload = record.payload
+        if record.type in CONFIGURATION:
+            whole = self._whole(payload)
+        else:
+            # Almost no record has any; most are asked this and nothing more.
+            large = [name for name in _NUMBERS & payload.keys() if _is_pointer(payload[name])]
+            if not large:
+                return record
+            whole = {**payload, **{name: self._content(payload[name]) for name in large}}
+        return Envelope(record.type, record.meta, whole, record.version)
+
+    def _whole(self, value: Any, depth: int = 0) -> Any:
+        if depth > MAX_DEPTH:
+            return value
+        if _is_pointer(value):
+            return self._content(value)
+        if isinstance(value, Mapping):
+            return {name: self._whole(item, depth + 1) for name, item in value.items()}
+        if isinstance(value, list):
+            return [self._whole(item, depth + 1) for item in value]
+        return value
+
+    def _content(self, pointer: Mapping[str, Any]) -> Any:
+        path = self._blobs.path(pointer["$blob"])
+        try:
+            text = path.read_text("utf-8")
+            # A text may be inside what is itself too large.
+            return self._whole(json.loads(text)) if pointer["format"] == "json" else text
+        except (OSError, ValueError, RecursionError) as error:
+            if not self._told:
+                self._told = True
+                log.warning("a value that was too large for a line cannot be read (%s: %s)", path, error)
+            return pointer
+
+
+def _is_pointer(value: Any) -> bool:
+    return (
+        isinstance(value, Mapping)
+        and value.get("format") in ("json", "text")
+        and isinstance(sha256 := value.get("$blob"), str)
+        and _SHA256.fullmatch(sha256) is not None
+    )

@@ -135,6 +135,33 @@ def test_names_and_steps_are_those_that_mlflow_shows() -> None:
     assert len(list(read_history(tracker.run_dir, all_attempts=True))) == ours.total()
 
 
+def test_values_that_were_too_large_for_a_line_come_back_whole(caplog: pytest.LogCaptureFixture) -> None:
+    """A parameter of megabytes, thousands of nested keys, and a call with more metrics than a line has room for."""
+    text = "ä" * 2**20
+    nested = {f"g{i}": {f"k{j}": i * j for j in range(50)} for i in range(100)}
+    # Each text stays below the limit of its own; together they are too long for a line.
+    many = {f"t{i}": f"{i}" * 250_000 for i in range(40)}
+    metrics = {f"metric-{'x' * 200}-{i}": i for i in range(40_000)}
+    with ExperimentTracker("Large", settings={"mode": "offline"}) as tracker:
+        tracker.log_params({"prompt": {"text": text}, **nested})
+        tracker.log_params({"many": many})
+        tracker.log_metrics(metrics, step=3)
+    config = read_config(tracker.run_dir)
+    assert config.pop("prompt.text") == text
+    assert {name: config.pop(f"many.{name}") for name in many} == many
+    assert config == {f"g{i}.k{j}": i * j for i in range(100) for j in range(50)}
+    assert {p.name: p.value for p in read_history(tracker.run_dir) if p.name.startswith("metric-")} == metrics
+
+    folder = RunFolder(tracker.run_dir)
+    for path in folder.blobs.rglob("*"):
+        if path.is_file():
+            path.unlink()
+    with caplog.at_level(logging.WARNING, "lezea_mlops"):
+        assert read_config(tracker.run_dir)["prompt.text"]["$blob"]
+    [told] = caplog.messages
+    assert "a value that was too large for a line cannot be read" in told
+
+
 def test_the_end_of_a_run_is_not_waited_for() -> None:
     """A run that goes on shows what it has so far."""
     tracker = ExperimentTracker("Live", settings={"mode": "offline"}, auto_start=True)

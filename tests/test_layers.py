@@ -40,6 +40,7 @@ THIRD_PARTY: dict[str, set[str]] = {
     "capture/gpu.py": {"pynvml"},
     "capture/host.py": {"psutil"},
     "cli/app.py": {"typer"},
+    "cli/audit.py": {"typer", "rich"},
     "cli/gc.py": {"typer", "rich"},
     "cli/runs.py": {"typer", "rich"},
     "cli/status.py": {"typer", "rich"},

@@ -11,7 +11,7 @@ from lezea_mlops._files import LifeLock
 from lezea_mlops.config import Settings
 from lezea_mlops.delivery import Shipper, Step
 from lezea_mlops.errors import JournalError
-from lezea_mlops.journal import Cursor, CursorState, RunFolder, is_writing
+from lezea_mlops.journal import Cursor, CursorState, RunFolder, is_writing, last_record
 from lezea_mlops.runtime.assembly import build_sinks
 from lezea_mlops.runtime.delivering import take_delivery_lock
 from lezea_mlops.runtime.ends import write_missing_ends
@@ -93,10 +93,10 @@ def deliver_run(folder: RunFolder, settings: Settings, order: Order | None = Non
 
 
 def _deliver_locked(folder: RunFolder, settings: Settings, order: Order, lock: LifeLock) -> list[Delivered]:
-    """Deliver a run of which this process has the right to."""
-    unended = _written_ends(folder, lock)
+    """Deliver a run that this process has the right to deliver."""
+    wrong = _written_ends(folder, lock) or _without_records(folder)
     sinks = [sink for sink in build_sinks(settings) if order.sinks is None or sink.name in order.sinks]
-    return [_deliver(folder, sink, order, unended) for sink in sinks]
+    return [_deliver(folder, sink, order, wrong) for sink in sinks]
 
 
 def _written_ends(folder: RunFolder, lock: LifeLock) -> str | None:
@@ -109,7 +109,15 @@ def _written_ends(folder: RunFolder, lock: LifeLock) -> str | None:
     return None
 
 
-def _deliver(folder: RunFolder, sink: Sink, order: Order, unended: str | None) -> Delivered:
+def _without_records(folder: RunFolder) -> str | None:
+    """Return which file holds bytes and not one record, as a file system that lost its content leaves it."""
+    for wid, size in _sizes(folder).items():
+        if size and is_writing(folder, wid) is False and last_record(folder, wid) is None:
+            return f"{folder.journal(wid)} holds no record that can be read ({size} bytes)"
+    return None
+
+
+def _deliver(folder: RunFolder, sink: Sink, order: Order, wrong: str | None) -> Delivered:
     destination = destination_id(sink)
     if order.retry_rejected or order.recreate:
         set_aside_again(folder, destination)
@@ -119,7 +127,7 @@ def _deliver(folder: RunFolder, sink: Sink, order: Order, unended: str | None) -
     not_retried = _rewound(folder, destination)
     shipper = Shipper(folder, sink, time.monotonic)
     try:
-        error = _ship(folder, shipper, order) or not_retried or unended
+        error = _ship(folder, shipper, order) or not_retried or wrong
     finally:
         shipper.close()
     if error is None:
@@ -140,8 +148,7 @@ def _rewound(folder: RunFolder, destination: str) -> str | None:
 
 def _ship(folder: RunFolder, shipper: Shipper, order: Order) -> str | None:
     """Ship until nothing waits; return why not."""
-    # A run whose process lives may write as fast as this ships; it would never end.
-    targets = _sizes(folder) if is_writing(folder) is not False else None
+    targets = _targets(folder, shipper)
     while (step := shipper.ship_once()) is not Step.IDLE:
         if step is Step.SHIPPED:
             _tell(folder, shipper, order.progress)
@@ -153,6 +160,14 @@ def _ship(folder: RunFolder, shipper: Shipper, order: Order) -> str | None:
             order.wait(shipper.breaker.pause_s(time.monotonic()))
     _tell(folder, shipper, order.progress)
     return None
+
+
+def _targets(folder: RunFolder, shipper: Shipper) -> dict[str, int] | None:
+    """Return the sizes at which shipping may end, by writer; None: where nothing waits any more."""
+    sizes, positions = _sizes(folder), shipper.positions
+    beyond = any(wid in positions and positions[wid].offset > size for wid, size in sizes.items())
+    # A run whose process lives may write as fast as this ships, which would never end.
+    return sizes if is_writing(folder) is not False and not beyond else None
 
 
 def _has_all(shipper: Shipper, targets: dict[str, int]) -> bool:

@@ -41,16 +41,18 @@ def rewind_to_set_aside(folder: RunFolder, destination: str) -> None:
         JournalError: a journal cannot be read, or does not hold such a record any more.
         OSError: the file system refuses.
     """
-    numbers: dict[str, int] = {}
+    numbers: dict[str, set[int]] = {}
     for path in files_to_retry(folder, destination):
         for wid, seq in refused_in(path):
-            numbers[wid] = min(seq, numbers.get(wid, seq))
+            numbers.setdefault(wid, set()).add(seq)
     missing = []
-    for wid, seq in numbers.items():
-        try:
-            rewind(folder, destination, {wid: seq})
-        except JournalError as error:
-            missing.append(str(error))
+    for wid, refused in numbers.items():
+        # The last one tells whether the journal, cut since then, still holds them all.
+        for seq in dict.fromkeys((max(refused), min(refused))):
+            try:
+                rewind(folder, destination, {wid: seq})
+            except JournalError as error:
+                missing.append(str(error))
     if missing:
         where = ", ".join(map(str, files_to_retry(folder, destination)))
         raise JournalError(f"{'; '.join(missing)}. The records themselves stand in {where}")

@@ -29,7 +29,7 @@ from lezea_mlops.config import load_settings
 from lezea_mlops.errors import JournalError
 from lezea_mlops.journal import RunFolder
 from lezea_mlops.runtime.assembly import destinations
-from lezea_mlops.runtime.status import UNREADABLE, RunStatus, read_status
+from lezea_mlops.runtime.status import UNREADABLE, RunStatus, begun_us, read_status
 from lezea_mlops.runtime.survey import Survey, survey
 
 MOST_ROWS = 50
@@ -51,7 +51,8 @@ def status(
         settings = load_settings(runs_dir=runs_dir)
         folders = chosen(runs, all_runs or not runs, settings)
     if not runs:
-        folders.reverse()
+        # Not by the folder's own time: a delivery changes that.
+        folders.sort(key=begun_us, reverse=True)
     shown = folders if all_runs or runs else folders[:MOST_ROWS]
     found = [read_status(folder, destinations(settings)) for folder in shown]
     whole = _survey(shown[0]) if runs and len(shown) == 1 else None

@@ -30,6 +30,7 @@ from lezea_mlops.runtime.retrying import files_to_retry, refused_in
 UNREADABLE = "unreadable"
 # Up to so many bytes behind a cursor the records are counted, beyond it their numbers tell how many there are.
 _COUNTED_BYTES = 1024 * 1024
+_FIRST_BYTES = 4 * 1024
 _HEAD_BYTES = 64 * 1024
 
 
@@ -129,6 +130,21 @@ def read_status(folder: RunFolder, destinations: Mapping[str, str]) -> RunStatus
         deliveries=deliveries,
         notes=look.notes,
     )
+
+
+def begun_us(folder: RunFolder) -> int:
+    """Return when a run began, in UTC microseconds, as its first record says; else when its folder last changed."""
+    for path in folder.journals().values():
+        try:
+            if records := read_chunk(path, 0, _FIRST_BYTES).records:
+                return records[0].ts
+        except JournalError:
+            # Another writer's file may tell; what is wrong with this one is noted where the run is looked at.
+            continue
+    try:
+        return folder.path.stat().st_mtime_ns // 1_000
+    except OSError:
+        return 0
 
 
 def _state(look: _Look) -> str:

@@ -20,7 +20,7 @@ from lezea_mlops.runtime.delivering import take_delivery_lock
 from lezea_mlops.tracker import ExperimentTracker
 from tests.conftest import ROOT
 from tests.gate import Gate
-from tests.sinks.mlflow.seen import runs_of, the_run
+from tests.sinks.mlflow.seen import artifacts, runs_of, the_run
 
 
 @pytest.fixture(autouse=True)
@@ -103,6 +103,24 @@ def test_all_of_no_runs_is_nothing_to_do(mlflow_store: str) -> None:
     """Where no folder is, nothing waits."""
     result = sync("--all", "--json")
     assert (result.exit_code, json.loads(result.stdout)) == (0, [])
+
+
+def test_several_runs_are_summed_up(mlflow_store: str) -> None:
+    """How many are complete, in the last line; one run needs no sum."""
+    good, bad = offline_run(), offline_run()
+    (bad.run_dir / "events.jsonl").write_bytes(b"\x00" * 100)
+    assert sync("--all").stderr.splitlines()[-1] == "2 runs: 1 complete, 1 incomplete"
+    assert "runs" not in sync(good.experiment_id).stderr
+
+
+def test_a_sink_can_be_named(mlflow_store: str) -> None:
+    """One that is configured; of another one those that are."""
+    tracker = offline_run()
+    wrong = sync(tracker.experiment_id, "--to", "mongodb")
+    assert wrong.exit_code == 2
+    assert "--to is 'mongodb'; configured are: mlflow" in wrong.stderr
+    assert sync(tracker.experiment_id, "--to", "mlflow").exit_code == 0
+    assert status(mlflow_store, tracker) == "FINISHED"
 
 
 def test_the_runs_folder_can_be_named(mlflow_store: str, tmp_path: Path) -> None:
@@ -202,6 +220,24 @@ def test_refused_records_are_told(mlflow_store: str, tmp_path: Path) -> None:
     result = sync(tracker.experiment_id)
     assert result.exit_code == 0
     assert "1 set aside" in result.stderr
+
+
+def test_refused_records_are_offered_again_on_request(mlflow_store: str, tmp_path: Path) -> None:
+    """The file is back as it was: now it is taken."""
+    file = tmp_path / "a.bin"
+    file.write_text("a")
+    time_ns = file.stat().st_mtime_ns
+    with ExperimentTracker("Later", capture="reference", settings={"mode": "offline"}) as tracker:
+        tracker.log_artifact(file)
+    file.unlink()
+    assert "1 set aside" in sync(tracker.experiment_id).stderr
+    file.write_text("a")
+    os.utime(file, ns=(time_ns, time_ns))
+    again = sync(tracker.experiment_id, "--retry-rejected")
+    assert again.exit_code == 0
+    assert "set aside" not in again.stderr
+    client = MlflowClient(mlflow_store)
+    assert any(path.endswith("a.bin") for path in artifacts(client, the_run(client, tracker.experiment_id)))
 
 
 def test_a_deleted_run_is_made_anew_by_request(mlflow_store: str) -> None:

@@ -7,9 +7,8 @@ from pathlib import Path
 
 import pytest
 import typer
-from click.testing import Result
 from mlflow import MlflowClient
-from typer.testing import CliRunner
+from typer.testing import CliRunner, Result
 
 from lezea_mlops.cli.audit import MOST_LINES, audit
 from lezea_mlops.cli.sync import IMPATIENCE

@@ -48,25 +48,25 @@ def audited(
     survey = Survey(stored)
     _read(journal, [survey])
     counts.withheld = survey.withheld
-    files = WantedFiles(stored, survey, counts)
-    facts = Facts(stored, survey, files, counts)
-    yield from facts.altered_params()
-    _read(journal, [facts])
-    yield from facts.findings()
-    yield from files.findings(journal)
-    yield from _points_and_files(stored, survey, journal, counts)
+    yield from _compared(stored, survey, journal, counts)
 
 
-def _points_and_files(
+def _compared(
     stored: Stored, survey: Survey, journal: AuditedJournal, counts: AuditCounts
 ) -> Iterator[Finding]:
-    """Compare metrics and files, some of both at each reading of the journal."""
+    """Compare all: facts at the first further reading of the journal, some of the metrics and files at each."""
+    named = WantedFiles(stored, survey, counts)
+    facts = Facts(stored, survey, named, counts)
+    yield from facts.altered_params()
     shares = survey.metric_shares(MAX_POINTS)
     parts = -(-survey.files // MAX_FILES)
-    for turn in range(max(len(shares), parts)):
+    for turn in range(max(1, len(shares), parts)):
         points = [Points(stored, share, counts) for share in shares[turn : turn + 1]]
         files = [Files(stored, survey, counts, turn, parts)] if turn < parts else []
-        _read(journal, [*points, *files])
+        _read(journal, [*points, *files, *([facts] if turn == 0 else [])])
+        if turn == 0:
+            yield from facts.findings()
+            yield from named.findings(journal)
         for metrics in points:
             yield from metrics.findings()
         for some in files:

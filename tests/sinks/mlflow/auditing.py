@@ -71,11 +71,17 @@ class Store:
         """The run in MLflow."""
         return the_run(self.client, recorded_run_id(self._folder) or self._folder.run_id)
 
-    def sql(self, statement: str, *values: Any) -> None:
-        """Run a statement that changes something."""
+    def sql(self, *statements: str) -> None:
+        """Run statements, each of which changes something."""
         with closing(sqlite3.connect(self._path)) as connection, connection:
-            assert connection.execute(statement, values).rowcount > 0, statement
+            for statement in statements:
+                assert connection.execute(statement).rowcount > 0, statement
 
     def artifact(self, path: str) -> Path:
         """Return where a file of the run stands."""
         return Path(self.run.info.artifact_uri.removeprefix("file://"), path)
+
+    def delete(self, *paths: str) -> None:
+        """Delete files of the run."""
+        for path in paths:
+            self.artifact(path).unlink()

@@ -80,7 +80,7 @@ def test_small_shares_find_the_same(
     assert audit(folder) == whole
     store = Store(mlflow_store, folder)
     store.sql("DELETE FROM metrics WHERE key = 'a_b' AND step = 4")
-    store.artifact("summary.json").unlink()
+    store.delete("summary.json")
     assert set(found(folder)) == {("missing", "metric a_b step 4"), ("missing", "file summary.json")}
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -44,8 +45,7 @@ DAMAGES: dict[str, Damage] = {
         [("missing", "metric builder:42/loss step 3")],
     ),
     "all points deleted": Damage(
-        lambda s: [s.sql("DELETE FROM metrics WHERE key = 'wild'"),
-                   s.sql("DELETE FROM latest_metrics WHERE key = 'wild'")],
+        lambda s: s.sql("DELETE FROM metrics WHERE key = 'wild'", "DELETE FROM latest_metrics WHERE key = 'wild'"),
         [("missing", "metric wild step 1"), ("missing", "metric wild step 2")],
     ),
     "a value changed": Damage(
@@ -87,7 +87,7 @@ DAMAGES: dict[str, Damage] = {
         [("altered", "tag lezea.rev1.lr")],
     ),
     "a revision's file deleted": Damage(
-        lambda s: s.artifact("config/revision-1.json").unlink(), [("missing", "file config/revision-1.json")]
+        lambda s: s.delete("config/revision-1.json"), [("missing", "file config/revision-1.json")]
     ),
     "a tag changed": Damage(
         lambda s: s.client.set_tag(s.run.info.run_id, "stage", "final"), [("altered", "tag stage")]
@@ -100,18 +100,18 @@ DAMAGES: dict[str, Damage] = {
         lambda s: s.sql("DELETE FROM tags WHERE key = 'lezea.error'"), [("missing", "tag lezea.error")]
     ),
     "an artifact deleted": Damage(
-        lambda s: s.artifact("model.bin").unlink(), [("missing", "file model.bin")]
+        lambda s: s.delete("model.bin"), [("missing", "file model.bin")]
     ),
     "an artifact cut short": Damage(
         lambda s: s.artifact("checkpoints/step_1/model.bin").write_bytes(b"we"),
         [("altered", "file checkpoints/step_1/model.bin")],
     ),
     "a folder of artifacts deleted": Damage(
-        lambda s: [file.unlink() for file in s.artifact("notes").iterdir()],
+        lambda s: shutil.rmtree(s.artifact("notes")),
         [("missing", "file notes/comment_")],
     ),
     "summary and traceback deleted": Damage(
-        lambda s: [s.artifact(path).unlink() for path in ("summary.json", "error/traceback.txt")],
+        lambda s: s.delete("summary.json", "error/traceback.txt"),
         [("missing", "file error/traceback.txt"), ("missing", "file summary.json")],
     ),
     "a dataset deleted": Damage(
@@ -186,7 +186,7 @@ def test_a_repair_delivers_from_the_first_damage_on_and_says_how_much(
 ) -> None:
     """Not the whole run, where the end of it is what is missing."""
     records = len(folder.journal("main").read_bytes().splitlines())
-    Store(mlflow_store, folder).artifact("summary.json").unlink()
+    Store(mlflow_store, folder).delete("summary.json")
     report = audit(folder, repair=True)
     assert report.is_right
     assert report.delivered == 1

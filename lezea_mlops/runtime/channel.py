@@ -1,7 +1,7 @@
 """Messages between a process and its courier: one JSON object each, on a pair of sockets that never blocks a writer.
 
 Requests carry an ``id`` and get one answer with the same; notices carry none. A message is sent whole or not at all,
-and either side may die at any moment.
+and either side may die at any moment: that raises ``Gone``, never a signal.
 """
 
 from __future__ import annotations
@@ -10,6 +10,8 @@ import json
 import select
 import socket
 import sys
+import threading
+from collections.abc import Callable
 from typing import Any
 
 from lezea_mlops._clock import Deadline
@@ -19,6 +21,10 @@ Message = dict[str, Any]
 MAX_MESSAGE_BYTES = 128 * 1024
 # Both keep the borders of messages; macOS has only the second for local sockets.
 _KIND = socket.SOCK_SEQPACKET if sys.platform == "linux" else socket.SOCK_DGRAM
+# A program that has SIGPIPE end it would be ended by a courier that died.
+_NO_SIGNAL = getattr(socket, "MSG_NOSIGNAL", 0)
+# A wait of more milliseconds than fit an int is an error of the system's.
+_LONGEST_POLL_S = 3_600.0
 
 
 class Gone(Exception):
@@ -52,13 +58,16 @@ class Channel:
         self._socket.close()
 
     def send(self, message: Message) -> bool:
-        """Send *message*; False if the other side has not read for so long that there is no room.
+        """Send *message*; False if there is no room for it, because the other side has not read or it is too long.
 
         Raises:
             Gone: the other side is not there any more.
         """
+        content = json.dumps(message).encode()
+        if len(content) > MAX_MESSAGE_BYTES:
+            return False
         try:
-            self._socket.send(json.dumps(message).encode())
+            self._socket.send(content, _NO_SIGNAL)
         except BlockingIOError:
             return False
         except OSError as error:
@@ -83,7 +92,96 @@ class Channel:
         return message if isinstance(message, dict) else None
 
     def wait(self, deadline: Deadline) -> bool:
-        """Wait until something can be received, or the other side is gone; False if the deadline passed first."""
+        """Wait until something can be received, or the other side is gone; False if the deadline passed first.
+
+        Raises:
+            Gone: this end was closed.
+        """
         poll = select.poll()
-        poll.register(self._socket, select.POLLIN)
-        return bool(poll.poll(deadline.left_s() * 1_000))
+        try:
+            poll.register(self._socket, select.POLLIN)
+        except ValueError as error:
+            raise Gone("this end was closed") from error
+        while not (there := bool(poll.poll(min(deadline.left_s(), _LONGEST_POLL_S) * 1_000))):
+            if deadline.passed():
+                break
+        return there
+
+
+class Conversation:
+    """The asking side of a channel, for several threads: each gets the answer to its own question.
+
+    One of those who wait reads for all of them. What answers nobody is a notice; an answer that came too late is one
+    too.
+
+    Args:
+        channel: this side's end.
+        notice: called with each notice; it must neither wait nor ask.
+    """
+
+    def __init__(self, channel: Channel, notice: Callable[[Message], None]) -> None:
+        self._channel = channel
+        self._notice = notice
+        self._changed = threading.Condition()
+        self._last_id = 0
+        self._reading = False
+        self._answers: dict[int, Message | None] = {}
+
+    def ask(self, request: Message, deadline: Deadline) -> Message | None:
+        """Return the answer; None if there was no room for the question, or no answer came in time.
+
+        Raises:
+            Gone: the other side is not there any more.
+        """
+        with self._changed:
+            self._last_id += 1
+            number = self._last_id
+            if not self._channel.send({"id": number} | request):
+                return None
+            self._answers[number] = None
+        try:
+            return self._answer_to(number, deadline)
+        finally:
+            with self._changed:
+                self._answers.pop(number, None)
+
+    def take_notices(self) -> None:
+        """Take what is there already; whoever waits for an answer does that meanwhile.
+
+        Raises:
+            Gone: the other side is not there any more.
+        """
+        with self._changed:
+            if not self._reading:
+                self._receive_all()
+
+    def close(self) -> None:
+        """Close this end."""
+        self._channel.close()
+
+    def _answer_to(self, number: int, deadline: Deadline) -> Message | None:
+        while (answer := self._answers[number]) is None and not deadline.passed():
+            with self._changed:
+                if self._reading:
+                    self._changed.wait_for(
+                        lambda: not self._reading or self._answers[number], deadline.left_s()
+                    )
+                    continue
+                self._reading = True
+            try:
+                self._channel.wait(deadline)
+            finally:
+                with self._changed:
+                    self._reading = False
+                    self._changed.notify_all()
+            self.take_notices()
+        return answer
+
+    def _receive_all(self) -> None:
+        while (message := self._channel.receive()) is not None:
+            number = message.get("id")
+            if number in self._answers:
+                self._answers[number] = message
+                self._changed.notify_all()
+            else:
+                self._notice(message)

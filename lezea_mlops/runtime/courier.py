@@ -36,6 +36,7 @@ OOM_SCORE = 500
 LOOK_EVERY_S = 1.0
 LONGEST_STAY_S = 600.0
 MAX_UNSENT = 100
+MAX_TEXT = 4_000
 MAX_LOG_BYTES = 1024 * 1024
 # MLflow waits for minutes by default.
 IMPATIENCE = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "20", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1"}
@@ -52,6 +53,7 @@ def main(start: Mapping[str, Any]) -> int:
     notices = Notices(channel)
     logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s")
     log.addHandler(notices)
+    _leave_deleted_folder(Path(start["folder"]))
     parent = ProcessIdentity.read(start["parent"])
     assert parent is not None, "the driver always says who it is"
     settings = load_settings(start["settings"], environ={})
@@ -65,11 +67,20 @@ def _be_modest() -> None:
     with contextlib.suppress(OSError):
         # Only Linux has it.
         Path("/proc/self/oom_score_adj").write_text(str(OOM_SCORE))
-    for number in (signal.SIGINT, signal.SIGHUP):
+    # A scheduler that ends a job tells every process of it; the parent's end is still to be delivered.
+    for number in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     for name, value in IMPATIENCE.items():
         os.environ.setdefault(name, value)
+
+
+def _leave_deleted_folder(instead: Path) -> None:
+    """Go to another working folder where the parent's was deleted: many a library asks for it when it is imported."""
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        os.chdir(instead)
 
 
 class Notices(logging.Handler):
@@ -79,23 +90,26 @@ class Notices(logging.Handler):
         super().__init__(logging.WARNING)
         self._channel = channel
         self._unsent: collections.deque[Message] = collections.deque(maxlen=MAX_UNSENT)
+        self._one_at_a_time = threading.RLock()
 
     def emit(self, record: logging.LogRecord) -> None:
         """Send a log line."""
-        self.send({"log": record.levelno, "text": record.getMessage()})
+        self.send({"log": record.levelno, "text": record.getMessage()[:MAX_TEXT]})
 
     def send(self, notice: Message) -> None:
         """Send a notice, or keep it until there is room; of too many, the oldest go."""
-        self._unsent.append(notice)
-        self.send_again()
+        with self._one_at_a_time:
+            self._unsent.append(notice)
+            self.send_again()
 
     def send_again(self) -> None:
         """Send what is kept."""
-        try:
-            while self._unsent and self._channel.send(self._unsent[0]):
-                self._unsent.popleft()
-        except Gone:
-            self._unsent.clear()
+        with self._one_at_a_time:
+            try:
+                while self._unsent and self._channel.send(self._unsent[0]):
+                    self._unsent.popleft()
+            except Gone:
+                self._unsent.clear()
 
 
 class Courier:
@@ -112,11 +126,13 @@ class Courier:
     ) -> None:
         self._channel = channel
         self._notices = notices
-        self._parent = parent
+        self._parent = Parent(parent)
         self._told_ready = False
         self._delivery = RunDelivery(folder, build_sinks(settings), self._loop_turned)
         self._syncer = JournalSyncer(folder, settings.durability)
         self._keeper = Keeper(self._delivery, f"{wid}'s courier", self._look_around)
+        self._asked_to_close = False
+        # Set when the loops have been asked to end.
         self._closing: Deadline | None = None
         self._answering: list[threading.Thread] = []
 
@@ -125,11 +141,10 @@ class Courier:
         self._delivery.take_over()
         self._keeper.start()
         self._notices.send({"started": os.getpid()})
-        with _watch(self._parent) as parent_fd:
-            while not self._should_leave(parent_fd):
-                if self._broken:
-                    log.error("the delivery of %s ended by itself", self._delivery.folder.run_id)
-                    return 1
+        while not self._should_leave():
+            if self._broken:
+                log.error("the delivery of %s ended by itself", self._delivery.folder.run_id)
+                return 1
         self._syncer.sync()
         self._delivery.write_missing_ends()
         if self._closing is None:
@@ -143,24 +158,27 @@ class Courier:
         self._keeper.join(last_words)
         return 0
 
-    def _should_leave(self, parent_fd: int | None) -> bool:
+    def _should_leave(self) -> bool:
         """Wait for a request, the parent's end or a second, and do what it asks for."""
         poll = select.poll()
         if self._channel.fileno() >= 0:
             poll.register(self._channel.fileno(), select.POLLIN)
-        if parent_fd is not None:
-            poll.register(parent_fd, select.POLLIN)
+        if self._parent.descriptor is not None:
+            poll.register(self._parent.descriptor, select.POLLIN)
         poll.poll(LOOK_EVERY_S * 1_000)
         self._notices.send_again()
         self._serve()
-        if self._closing is not None:
-            return self._delivery.ended or self._closing.passed()
-        return self._parent.exists() is False
+        if self._parent.has_ended():
+            # What it had to say is on the disk; who ends this process now loses nothing.
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        if self._asked_to_close:
+            return self._closing is not None and (self._delivery.ended or self._closing.passed())
+        return self._parent.has_ended()
 
     @property
     def _broken(self) -> bool:
         """Whether the threads that deliver have ended unasked; a courier without them is none."""
-        return self._closing is None and self._delivery.delivers and self._delivery.ended
+        return not self._asked_to_close and self._delivery.delivers and self._delivery.ended
 
     def _serve(self) -> None:
         try:
@@ -185,14 +203,21 @@ class Courier:
             case "reach":
                 self._later(number, lambda: {"wrong": self._delivery.wait_until_reached(deadline)})
             case "close":
+                self._asked_to_close = True
                 self._later(number, lambda: self._close(wanted, deadline))
 
     def _close(self, wanted: Mapping[str, int], deadline: Deadline) -> Message:
         """Begin to end, and say at the deadline at the latest what is left and whether it goes on."""
-        self._closing = Deadline.after(LONGEST_STAY_S)
-        self._delivery.end(wanted, self._closing)
+        closing = Deadline.after(LONGEST_STAY_S)
+        try:
+            self._delivery.end(wanted, closing)
+        finally:
+            self._closing = closing
         self._delivery.join(deadline)
-        return {"left": self._delivery.left(wanted), "goes_on": not self._delivery.ended}
+        goes_on = not self._delivery.ended
+        return {
+            "left": self._delivery.left(wanted), "sinks": self._delivery.health(wanted), "goes_on": goes_on,
+        }  # fmt: skip
 
     def _later(self, number: int, work: Any) -> None:
         """Answer from a thread, so that a long wait keeps nothing else waiting."""
@@ -203,7 +228,7 @@ class Courier:
     def _answer(self, number: int, answer: Message) -> None:
         # A parent that is gone, or has given up waiting, misses nothing.
         with contextlib.suppress(Gone):
-            self._channel.send({"id": number} | answer)
+            self._channel.send({"id": number} | _shortened(answer))
 
     def _loop_turned(self) -> None:
         """Tell the parent when calls may wait again."""
@@ -217,23 +242,53 @@ class Courier:
         _cap(sys.stderr.fileno())
 
 
-@contextlib.contextmanager
-def _watch(parent: ProcessIdentity) -> Any:
-    """Yield a descriptor that becomes readable when the parent ends; None where the system has none."""
-    try:
-        descriptor = os.pidfd_open(parent.pid) if hasattr(os, "pidfd_open") else None
-    except OSError:
-        # It has ended already, or may not be asked; its identity is looked at each second anyway.
-        descriptor = None
-    try:
-        yield descriptor
-    finally:
-        if descriptor is not None:
-            os.close(descriptor)
+class Parent:
+    """The process that started this one.
+
+    Attributes:
+        descriptor: becomes readable when it ends; None where the system has none, or once that is known.
+    """
+
+    def __init__(self, identity: ProcessIdentity) -> None:
+        self._identity = identity
+        self._ended = False
+        try:
+            self.descriptor = os.pidfd_open(identity.pid) if hasattr(os, "pidfd_open") else None
+        except OSError:
+            # It has ended already, or may not be asked; its identity is looked at each second then.
+            self.descriptor = None
+        # Its pid may have been another's by then.
+        self._look()
+
+    def has_ended(self) -> bool:
+        """Tell whether it has ended."""
+        if not self._ended:
+            self._look()
+        return self._ended
+
+    def _look(self) -> None:
+        told = self.descriptor is not None and bool(select.select([self.descriptor], [], [], 0)[0])
+        if not told and self._identity.exists() is not False:
+            return
+        self._ended = True
+        if self.descriptor is not None:
+            # It stays readable: who waited for it would not wait any more.
+            os.close(self.descriptor)
+            self.descriptor = None
+
+
+def _shortened(answer: Any) -> Any:
+    """Return *answer* with texts that fit a message; an error's may be a whole page."""
+    if isinstance(answer, dict):
+        return {name: _shortened(value) for name, value in answer.items()}
+    return answer[:MAX_TEXT] if isinstance(answer, str) else answer
 
 
 def _cap(descriptor: int) -> None:
     """Keep a log file from growing for ever."""
-    if os.fstat(descriptor).st_size > MAX_LOG_BYTES:
+    if os.fstat(descriptor).st_size <= MAX_LOG_BYTES:
+        return
+    with contextlib.suppress(OSError):
+        # A full disk takes not even this; the next second comes.
         os.ftruncate(descriptor, 0)
         os.write(descriptor, b"(what stood here was too long and was cut)\n")

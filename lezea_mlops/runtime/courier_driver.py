@@ -16,10 +16,10 @@ from lezea_mlops._process import ProcessIdentity
 from lezea_mlops.config import Settings
 from lezea_mlops.delivery import CALL_WAIT_S
 from lezea_mlops.journal import Cursor, Position
-from lezea_mlops.runtime.channel import Channel, Gone, Message
+from lezea_mlops.runtime.channel import Channel, Conversation, Gone, Message
 from lezea_mlops.runtime.driver import ATTEND_EVERY_US, Closing, Driver, drop_in_forked_child
 from lezea_mlops.runtime.recorder import Recorder
-from lezea_mlops.runtime.spawning import CannotSpawn, spawn
+from lezea_mlops.runtime.spawning import CannotSpawn, leave_behind, reap_left_behind, spawn
 
 log = logging.getLogger("lezea_mlops")
 
@@ -27,6 +27,7 @@ MAX_RESTARTS = 3
 # What an answer may take on its way.
 ANSWER_MARGIN_S = 0.05
 HEALTH_WAIT_S = 1.0
+LONGEST_WAIT_S = 365 * 86_400.0
 # The courier syncs each second; while it lives no append does.
 NEVER_US = 2**62
 LATE_SYNC_US = 1_000_000
@@ -61,14 +62,14 @@ class CourierDriver:
         self._waits = waits
         self._instead = instead
         self._process: subprocess.Popen[bytes] | None = None
-        self._channel: Channel | None = None
+        self._conversation: Conversation | None = None
+        # Held by the thread that starts the courier or looks after it.
         self._turn = threading.Lock()
-        self._last_id = 0
         self._starts = 0
         self._was_up = False
         self._ready = False
         self._given_up = False
-        self._closed = False
+        self._told_at_the_end = False
         self._health: dict[str, Any] = {}
         drop_in_forked_child(self)
 
@@ -83,7 +84,11 @@ class CourierDriver:
         Raises:
             CannotSpawn: there is none here.
         """
-        mine, its = Channel.pair()
+        reap_left_behind()
+        try:
+            mine, its = Channel.pair()
+        except OSError as error:
+            raise CannotSpawn(str(error)) from error
         start = {
             "folder": str(self._recorder.folder.path),
             "wid": self._recorder.wid,
@@ -99,20 +104,17 @@ class CourierDriver:
         finally:
             its.close()
         self._starts += 1
-        self._channel, self._ready = mine, False
+        self._conversation, self._ready = Conversation(mine, self._notice), False
         self._recorder.sync_alone_after(NEVER_US)
 
     # ------------------------------------------------------------------ calls
 
     def attend(self) -> Driver:
         """Wait for the record that was just written, where that makes sense; else look after the courier."""
-        if self._ready:
-            answer = self._ask("call", Deadline.after(CALL_WAIT_S + ANSWER_MARGIN_S))
-            if answer is not None and answer["ready"]:
-                return self
-            self._ready = False
+        if self._ready and self._waited_for_record():
+            return self
         self.due_us = self._recorder.last_ts + ATTEND_EVERY_US
-        # Another thread may be in a long wait; it takes note of what happens meanwhile.
+        # Another thread does it already.
         if not self._turn.acquire(blocking=False):
             return self
         try:
@@ -125,33 +127,37 @@ class CourierDriver:
         answer = self._ask("reach", deadline)
         if answer is not None:
             return list(answer["wrong"])
-        return [f"{destination}: no answer yet" for destination in self._destinations.values()]
+        return [f"{destination}: {self._silence()}" for destination in self._destinations.values()]
 
     def flush(self, deadline: Deadline) -> bool:
         """Wait until all that was recorded is delivered everywhere; False if the deadline passed first."""
         answer = self._ask("flush", deadline)
-        return answer is not None and bool(answer["delivered"])
+        # Without an answer the cursors still tell what was delivered.
+        return bool(answer["delivered"]) if answer is not None else not any(self._left().values())
 
     def close(self, deadline: Deadline) -> Closing:
         """Have what waits shipped within the deadline; the courier goes on after it while it makes progress."""
-        self._closed = True
         answer = self._ask("close", deadline)
-        process = self._process
-        self._drop_channel()
-        if process is None or answer is None:
+        with self._turn:
+            process, self._process = self._process, None
+            self._drop_channel()
+        if process is None:
             return Closing(self._left())
-        if answer["goes_on"]:
-            return Closing(answer["left"], process.pid)
-        self._reap(process)
-        return Closing(answer["left"])
+        if answer is None:
+            leave_behind(process)
+            return Closing(self._left())
+        self._health, self._told_at_the_end = answer["sinks"], True
+        if not answer["goes_on"]:
+            _wait_for_end(process, deadline)
+        leave_behind(process)
+        return Closing(answer["left"], process.pid if answer["goes_on"] else None)
 
     def health(self) -> dict[str, Any]:
         """Return state and counts by sink, as the courier tells them or, where it does not answer, as last told."""
         answer = self._ask("health", Deadline.after(HEALTH_WAIT_S))
         if answer is not None:
             self._health = answer["sinks"]
-        state = "no courier" if self._given_up else "starting" if not self._was_up else "no answer"
-        silent = {} if answer is not None else {"state": state}
+        silent = {} if answer is not None or self._told_at_the_end else {"state": self._silence()}
         left = self._left()
         return {
             sink: self._health.get(sink, _NOTHING_KNOWN) | {"waiting": left[sink]} | silent
@@ -160,12 +166,12 @@ class CourierDriver:
 
     def after_fork_in_child(self) -> None:
         """Close the child's copy of the channel; the courier is the parent's."""
+        self._turn = threading.Lock()
         self._drop_channel()
         if self._process is not None:
             # Not a child of this process, which has nothing to wait for.
             self._process.returncode = 0
             self._process = None
-        self._closed = True
 
     # ------------------------------------------------------------------ the courier's life
 
@@ -175,12 +181,10 @@ class CourierDriver:
         process = self._process
         if process is None or process.poll() is None or self._given_up:
             return self
-        if self._starts > MAX_RESTARTS and not self._was_up and not may_replace:
-            return self
         self._drop_channel()
-        return self._after_death(process.returncode)
+        return self._after_death(process.returncode, may_replace)
 
-    def _after_death(self, code: int) -> Driver:
+    def _after_death(self, code: int, may_replace: bool) -> Driver:
         run_id = self._recorder.folder.run_id
         said = _last_line(self._recorder.folder.courier_log) or "it said nothing"
         what = f"the courier of {run_id} ended ({_ending(code)}; {said})"
@@ -191,10 +195,14 @@ class CourierDriver:
             except CannotSpawn as error:
                 what += f", and no other can be started: {error}"
             else:
-                log.warning("%s; another was started", what)
+                # One that never comes up is told of once, when that is known.
+                log.log(logging.WARNING if self._was_up else logging.INFO, "%s; another was started", what)
                 return self
+        if not self._was_up and not may_replace:
+            # Only a call that records goes over to another driver.
+            return self
         self._given_up = True
-        if self._was_up or self._closed:
+        if self._was_up:
             # One that works and then dies, again and again, would take a thread's process with it.
             log.warning("%s; deliver with: lezea sync %s", what, run_id)
             return self
@@ -205,8 +213,8 @@ class CourierDriver:
 
     def _take_notices(self) -> None:
         try:
-            while self._channel is not None and (message := self._channel.receive()) is not None:
-                self._notice(message)
+            if self._conversation is not None:
+                self._conversation.take_notices()
         except Gone:
             # Its end is looked at by its process id, which says more.
             return
@@ -217,53 +225,58 @@ class CourierDriver:
         elif "started" in message:
             self._was_up = True
         elif "ready" in message and self._waits:
-            self._ready, self.due_us = True, 0
+            # An answer to a call, too late for it, tells as much as a notice.
+            self._ready = bool(message["ready"])
+            if self._ready:
+                self.due_us = 0
+
+    def _waited_for_record(self) -> bool:
+        """Wait until the courier has delivered the record; False if it does not say that waiting makes sense."""
+        deadline = Deadline.after(CALL_WAIT_S)
+        try:
+            answer = self._put("call", deadline, deadline)
+        except Gone:
+            answer = None
+        self._ready = answer is not None and bool(answer["ready"])
+        return self._ready
 
     def _ask(self, what: str, deadline: Deadline) -> Message | None:
         """Return the courier's answer; None if there is no courier, or it gives none in time."""
-        if not self._turn.acquire(timeout=deadline.left_s()):
-            return None
-        try:
-            self._look_after()
-            return self._answer(what, deadline)
-        except Gone:
-            return None
-        finally:
-            self._turn.release()
-
-    def _answer(self, what: str, deadline: Deadline) -> Message | None:
-        channel = self._channel
-        if channel is None:
-            return None
-        self._last_id += 1
-        wanted = {self._recorder.wid: self._recorder.seq}
-        # The monotonic clock is one for all processes of a machine, and a courier may take a while to start.
-        until_s = deadline.at_s - ANSWER_MARGIN_S
-        if not channel.send({"id": self._last_id, "do": what, "until": until_s, "wanted": wanted}):
-            return None
-        while channel.wait(deadline):
-            message = channel.receive()
-            if message is None:
-                continue
-            if message.get("id") == self._last_id:
-                return message
-            # An answer that came too late for its question says nothing any more.
-            if "id" not in message:
-                self._notice(message)
+        # An endless wait is none that the system's calls know.
+        deadline = Deadline.after(min(deadline.left_s(), LONGEST_WAIT_S))
+        # The courier is to answer a little earlier.
+        its_deadline = Deadline(deadline.at_s - ANSWER_MARGIN_S)
+        while self._turn.acquire(timeout=deadline.left_s()):
+            try:
+                self._look_after()
+                process = self._process
+            finally:
+                self._turn.release()
+            try:
+                return self._put(what, deadline, its_deadline)
+            except Gone:
+                # It has died; the next one, if there is one, is asked again.
+                if process is None or not _wait_for_end(process, deadline):
+                    return None
         return None
 
-    @staticmethod
-    def _reap(process: subprocess.Popen[bytes]) -> None:
-        try:
-            process.wait(HEALTH_WAIT_S)
-        except subprocess.TimeoutExpired:
-            log.debug("the courier %d takes its time to end", process.pid)
+    def _put(self, what: str, deadline: Deadline, its_deadline: Deadline) -> Message | None:
+        conversation = self._conversation
+        if conversation is None:
+            return None
+        wanted = {self._recorder.wid: self._recorder.seq}
+        # The monotonic clock is one for all processes of a machine, and a courier may take a while to start.
+        return conversation.ask({"do": what, "until": its_deadline.at_s, "wanted": wanted}, deadline)
+
+    def _silence(self) -> str:
+        """Return why the courier gives no answer."""
+        return "no courier" if self._given_up else "no answer" if self._was_up else "starting"
 
     def _drop_channel(self) -> None:
-        channel, self._channel = self._channel, None
+        conversation, self._conversation = self._conversation, None
         self._ready = False
-        if channel is not None:
-            channel.close()
+        if conversation is not None:
+            conversation.close()
 
     def _left(self) -> dict[str, int]:
         """Return how many records of this process wait, by what the cursors say."""
@@ -283,6 +296,16 @@ _NOTHING_KNOWN: Mapping[str, Any] = {
 def _as_json(settings: Settings) -> dict[str, Any]:
     values = {field.name: getattr(settings, field.name) for field in fields(settings)}
     return {name: os.fspath(value) if isinstance(value, Path) else value for name, value in values.items()}
+
+
+def _wait_for_end(process: subprocess.Popen[bytes], deadline: Deadline) -> bool:
+    """Wait until *process* has ended; False if the deadline passed first."""
+    try:
+        process.wait(deadline.left_s())
+    except subprocess.TimeoutExpired:
+        log.debug("the courier %d takes its time to end", process.pid)
+        return False
+    return True
 
 
 def _ending(code: int) -> str:

@@ -1,15 +1,25 @@
-"""Tables whose size is bounded: the least recently used key leaves first, and is counted."""
+"""Tables whose size is bounded: the least recently used key leaves first, and is counted.
+
+A table can be stored as JSON and restored. What is read back is believed only where it is what was stored.
+"""
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 K = TypeVar("K")
 V = TypeVar("V")
 
 MAX_KEYS = 10_000
+
+_NONFINITE = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
+# Beyond it an integer cannot be divided into a floating-point number.
+_LARGEST_INTEGER = 2**1023
+
+Stored = dict[str, Any]
 
 
 class BoundedTable(Generic[K, V]):
@@ -63,3 +73,77 @@ class BoundedTable(Generic[K, V]):
         """Remove the least recently used key and return its value."""
         self.evicted += 1
         return self._items.popitem(last=False)[1]
+
+    def state(self, value_state: Callable[[V], Any]) -> Stored:
+        """Return the table as JSON, the least recently used key first; *value_state* makes JSON of a value."""
+        # Keys and values apart: a list for each pair would be most of the time that reading takes.
+        return {
+            "evicted": self.evicted,
+            "keys": list(self._items),
+            "values": [value_state(value) for value in self._items.values()],
+        }
+
+    def restore(self, state: Stored, key_from: Callable[[Any], K], value_from: Callable[[Any], V]) -> None:
+        """Take over what ``state`` returned, in the same order; a smaller limit lets the oldest keys go.
+
+        Raises:
+            KeyError, TypeError, ValueError: it is damaged.
+        """
+        self._items = OrderedDict()
+        self.evicted = stored_count(state["evicted"])
+        for key, value in zip(state["keys"], state["values"], strict=True):
+            self[key_from(key)] = value_from(value)
+
+
+def number_state(number: float) -> float | str:
+    """Return *number* as JSON can hold it: itself, or the text of a non-finite one."""
+    if math.isfinite(number):
+        return number
+    return "NaN" if number != number else "Infinity" if number > 0 else "-Infinity"
+
+
+def stored_number(value: Any) -> float:
+    """Return the number that ``number_state`` stored.
+
+    Raises:
+        ValueError: it is none.
+    """
+    kind = type(value)
+    if kind is float or (kind is int and abs(value) < _LARGEST_INTEGER):
+        return value  # type: ignore[no-any-return]
+    if kind is str and value in _NONFINITE:
+        return _NONFINITE[value]
+    raise ValueError(f"expected a number, found {value!r:.80}")
+
+
+def stored_count(value: Any) -> int:
+    """Return a stored count.
+
+    Raises:
+        ValueError: it is no whole number from 0 on.
+    """
+    if type(value) is int and 0 <= value < _LARGEST_INTEGER:
+        return value
+    raise ValueError(f"expected a count, found {value!r:.80}")
+
+
+def stored_step(value: Any) -> int:
+    """Return a stored step, or time.
+
+    Raises:
+        ValueError: it is no whole number.
+    """
+    if type(value) is int and abs(value) < _LARGEST_INTEGER:
+        return value
+    raise ValueError(f"expected a whole number, found {value!r:.80}")
+
+
+def stored_text(value: Any) -> str:
+    """Return a stored text.
+
+    Raises:
+        ValueError: it is none.
+    """
+    if type(value) is str:
+        return value
+    raise ValueError(f"expected a text, found {value!r:.80}")

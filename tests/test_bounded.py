@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import math
 from collections import OrderedDict
 from typing import Any
 
@@ -9,7 +11,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lezea_mlops._bounded import MAX_KEYS, BoundedTable
+from lezea_mlops._bounded import (
+    MAX_KEYS,
+    BoundedTable,
+    number_state,
+    stored_count,
+    stored_number,
+    stored_step,
+    stored_text,
+)
 
 
 @pytest.fixture
@@ -110,3 +120,51 @@ def test_it_behaves_as_its_plainest_description(limit: int, uses: list[tuple[str
             left += 1
         assert list(table.items()) == list(plain.items())
         assert table.evicted == left
+
+
+USES = st.lists(st.integers(0, 6), max_size=30)
+
+
+@given(st.integers(1, 4), USES, USES)
+def test_a_restored_table_goes_on_as_the_one_that_was_stored(
+    limit: int, before: list[int], after: list[int]
+) -> None:
+    """The same keys leave next, and all leavings stay counted."""
+    first: BoundedTable[int, list[int]] = BoundedTable(lambda: [0], limit)
+    for key in before:
+        first[key][0] += 1
+    second: BoundedTable[int, list[int]] = BoundedTable(lambda: [0], limit)
+    second["of an earlier life"] = [1]  # type: ignore[index]
+    second.restore(json.loads(json.dumps(first.state(lambda value: value[0]))), int, lambda count: [count])
+    for key in after:
+        first[key][0] += 1
+        second[key][0] += 1
+    assert (list(second.items()), second.evicted) == (list(first.items()), first.evicted)
+
+
+@given(st.floats() | st.integers(-(2**70), 2**70))
+def test_every_number_comes_back_from_strict_json(number: float) -> None:
+    """NaN and the infinities too, and integers as integers."""
+    text = json.dumps(number_state(number), allow_nan=False)
+    back = stored_number(json.loads(text))
+    assert type(back) is type(number)
+    assert repr(back) == repr(number) or (math.isnan(number) and math.isnan(back))
+
+
+@pytest.mark.parametrize("read", [stored_number, stored_count, stored_step, stored_text])
+@pytest.mark.parametrize("value", [None, True, [], {}, 10**400])
+def test_what_was_not_stored_so_is_refused(read: Any, value: Any) -> None:
+    """The message says what was expected, and shows no more than the beginning of what was found."""
+    with pytest.raises(ValueError, match=r"^expected a .*, found ") as refusal:
+        read(value)
+    assert len(str(refusal.value)) < 130
+
+
+@pytest.mark.parametrize(
+    ("read", "value"),
+    [(stored_number, "1"), (stored_count, -1), (stored_count, 1.0), (stored_step, 1.0), (stored_text, 1)],
+)
+def test_numbers_are_refused_where_others_belong(read: Any, value: Any) -> None:
+    """A count is whole and not negative, a step is whole, a text is none of them."""
+    with pytest.raises(ValueError, match=r"^expected a "):
+        read(value)

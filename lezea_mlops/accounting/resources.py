@@ -5,7 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from lezea_mlops._bounded import BoundedTable
+from lezea_mlops._bounded import (
+    MAX_KEYS,
+    BoundedTable,
+    number_state,
+    stored_count,
+    stored_number,
+    stored_step,
+    stored_text,
+)
 from lezea_mlops.events import as_number
 
 US_PER_HOUR = 3_600_000_000
@@ -33,6 +41,19 @@ class Integral:
         if before is None or not 0 < ts - before <= LONGEST_GAP_US:
             return 0.0
         return (ts - before) / US_PER_HOUR * (value + last) / 2
+
+    def restart(self) -> None:
+        """Forget the last sample: nothing was used between two attempts."""
+        self._ts = None
+
+    def state(self) -> tuple[int | None, float | str]:
+        """Return time and value of the last sample as JSON, for ``restore``."""
+        return self._ts, number_state(self._last)
+
+    def restore(self, ts: Any, last: Any) -> None:
+        """Go on from a state."""
+        self._ts = None if ts is None else stored_step(ts)
+        self._last = stored_number(last)
 
 
 class ComponentUse:
@@ -80,13 +101,49 @@ class ComponentUse:
             "gpu_hours": self.gpu_hours, "io_operations": self.io_operations,
         }  # fmt: skip
 
+    def restart(self) -> None:
+        """Begin a new attempt: its first samples are integrated with none of the attempt before."""
+        for integral in (self._cpu, self._gpu, self._memory):
+            integral.restart()
+
+    def state(self) -> list[Any]:
+        """Return all of it as JSON, for ``restored``."""
+        return [
+            self.component_type, self.samples,
+            number_state(self.core_hours), number_state(self.gb_hours), number_state(self.gpu_hours),
+            number_state(self.io_operations), number_state(self.peak_memory_mb),
+            *self._cpu.state(), *self._gpu.state(), *self._memory.state(),
+        ]  # fmt: skip
+
+    @classmethod
+    def restored(cls, state: Any) -> ComponentUse:
+        """Return what goes on from a state.
+
+        Raises:
+            KeyError, TypeError, ValueError: it is damaged.
+        """
+        use = cls()
+        use.component_type, samples, core, gb, gpu, operations, peak, *last = state
+        use.samples = stored_count(samples)
+        use.core_hours, use.gb_hours, use.gpu_hours = (
+            stored_number(core),
+            stored_number(gb),
+            stored_number(gpu),
+        )
+        use.io_operations, use.peak_memory_mb = stored_number(operations), stored_number(peak)
+        cpu_ts, cpu_percent, gpu_ts, gpu_percent, memory_ts, memory_mb = last
+        use._cpu.restore(cpu_ts, cpu_percent)
+        use._gpu.restore(gpu_ts, gpu_percent)
+        use._memory.restore(memory_ts, memory_mb)
+        return use
+
 
 class ResourceTotals:
-    """Totals for all components, and per component for at most 10,000 of them."""
+    """Totals for all components, and per component for at most *limit* of them."""
 
-    def __init__(self) -> None:
+    def __init__(self, limit: int = MAX_KEYS) -> None:
         self._total = ComponentUse()
-        self._components: BoundedTable[str, ComponentUse] = BoundedTable(ComponentUse)
+        self._components: BoundedTable[str, ComponentUse] = BoundedTable(ComponentUse, limit)
 
     def observe(self, ts: int, fields: Mapping[str, Any]) -> None:
         """Take one sample of one component."""
@@ -99,6 +156,24 @@ class ResourceTotals:
             "components": {name: use.as_dict() for name, use in self._components.items()},
             "partial": bool(self._components.evicted),
         }
+
+    def restart(self) -> None:
+        """Begin a new attempt: its first samples are integrated with none of the attempt before."""
+        for _name, use in self._components.items():  # noqa: PERF102 (a bounded table has no ``values``)
+            use.restart()
+
+    def state(self) -> dict[str, Any]:
+        """Return all of it as JSON, for ``restore``."""
+        return {"total": self._total.state(), "components": self._components.state(ComponentUse.state)}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on from a state.
+
+        Raises:
+            KeyError, TypeError, ValueError: it is damaged.
+        """
+        self._total = ComponentUse.restored(state["total"])
+        self._components.restore(state["components"], stored_text, ComponentUse.restored)
 
 
 def _finite(value: Any) -> float | None:

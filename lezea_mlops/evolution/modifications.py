@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from lezea_mlops._bounded import BoundedTable
+from lezea_mlops._bounded import MAX_KEYS, BoundedTable, stored_count, stored_text
 
 
 def with_ids(modifications: Sequence[Mapping[str, Any]], prefix: str) -> list[dict[str, Any]]:
@@ -85,9 +85,9 @@ def _measure(start: str, parents: Mapping[str, Sequence[str]], depth: dict[str, 
 class ModificationCounts:
     """How many modifications of each type were proposed and accepted."""
 
-    def __init__(self) -> None:
+    def __init__(self, limit: int = MAX_KEYS) -> None:
         self.proposed = self.accepted = 0
-        self._by_type: BoundedTable[str, list[int]] = BoundedTable(lambda: [0, 0])
+        self._by_type: BoundedTable[str, list[int]] = BoundedTable(lambda: [0, 0], limit)
 
     def observe(self, fields: Mapping[str, Any]) -> None:
         """Take one logged tree, or a part of one."""
@@ -112,3 +112,21 @@ class ModificationCounts:
             "by_type": {kind: {"proposed": p, "accepted": a} for kind, (p, a) in self._by_type.items()},
             "partial": bool(self._by_type.evicted),
         }
+
+    def state(self) -> dict[str, Any]:
+        """Return all of it as JSON, for ``restore``."""
+        return {"proposed": self.proposed, "accepted": self.accepted, "by_type": self._by_type.state(list)}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on from a state.
+
+        Raises:
+            KeyError, TypeError, ValueError: it is damaged.
+        """
+        self.proposed, self.accepted = stored_count(state["proposed"]), stored_count(state["accepted"])
+        self._by_type.restore(state["by_type"], stored_text, _stored_counts)
+
+
+def _stored_counts(state: Any) -> list[int]:
+    proposed, accepted = state
+    return [stored_count(proposed), stored_count(accepted)]

@@ -6,7 +6,14 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from lezea_mlops._bounded import BoundedTable
+from lezea_mlops._bounded import (
+    MAX_KEYS,
+    BoundedTable,
+    number_state,
+    stored_count,
+    stored_number,
+    stored_text,
+)
 from lezea_mlops.events import as_number
 
 
@@ -29,14 +36,18 @@ def scores_by_individual(fitness_scores: Any) -> Iterator[tuple[str, float]]:
             yield str(individual), float(number)
 
 
+# What is a number of the newest snapshot and of the best individual; the rest of them is as it was logged.
+_NUMBERS = ("last_diversity", "mean_fitness", "best_fitness", "fitness")
+
+
 class PopulationHistory:
     """The newest snapshot, and the best fitness of all generations; higher is better."""
 
-    def __init__(self) -> None:
+    def __init__(self, limit: int = MAX_KEYS) -> None:
         self._last: dict[str, Any] = {}
         self._best: dict[str, Any] = {}
         self._snapshots = 0
-        self._networks: BoundedTable[str, list[int]] = BoundedTable(lambda: [0])
+        self._networks: BoundedTable[str, list[int]] = BoundedTable(lambda: [0], limit)
         self._first_diversity: float | None = None
 
     def observe(self, fields: Mapping[str, Any]) -> None:
@@ -68,3 +79,42 @@ class PopulationHistory:
             "snapshots": self._snapshots, "best": self._best, "first_diversity": self._first_diversity,
             "networks": networks, "partial": bool(self._networks.evicted),
         }  # fmt: skip
+
+    def state(self) -> dict[str, Any]:
+        """Return all of it as JSON, for ``restore``."""
+        first = self._first_diversity
+        return {
+            "last": _numbers_stored(self._last), "best": _numbers_stored(self._best), "snapshots": self._snapshots,
+            "first_diversity": None if first is None else number_state(first),
+            "networks": self._networks.state(lambda count: count[0]),
+        }  # fmt: skip
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on from a state.
+
+        Raises:
+            KeyError, TypeError, ValueError: it is damaged.
+        """
+        first = state["first_diversity"]
+        self._last, self._best = _numbers_read(state["last"]), _numbers_read(state["best"])
+        if self._best:
+            # The next best is compared with it.
+            stored_number(self._best["fitness"])
+        self._snapshots = stored_count(state["snapshots"])
+        self._first_diversity = None if first is None else stored_number(first)
+        self._networks.restore(state["networks"], stored_text, lambda count: [stored_count(count)])
+
+
+def _numbers_stored(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Return *fields* with its numbers as JSON can hold them: a mean of very large scores may be infinite."""
+    return {
+        name: number_state(value) if name in _NUMBERS and value is not None else value
+        for name, value in fields.items()
+    }
+
+
+def _numbers_read(state: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        name: stored_number(value) if name in _NUMBERS and value is not None else value
+        for name, value in state.items()
+    }

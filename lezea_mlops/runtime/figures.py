@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
-from lezea_mlops._bounded import BoundedTable
+from lezea_mlops._bounded import MAX_KEYS, BoundedTable, stored_count, stored_text
 from lezea_mlops.accounting import CostTotals, ResourceTotals
 from lezea_mlops.events import Envelope, ScopePairs, as_number
 from lezea_mlops.evolution import ModificationCounts, PopulationHistory
@@ -17,32 +17,37 @@ Fields = Mapping[str, Any]
 MAX_VALUES_KEPT = 1_000
 MAX_TEXT_KEPT = 10_000
 
+STATE_VERSION = 1
+_FACTS = frozenset({"config", "last_checkpoint", "conclusion", "results", "dataset"})
+# What a part of a state raises where it is not what was stored.
+_DAMAGED = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
+
 
 class RunFigures:
-    """Streaming aggregates over a run's events, in bounded memory.
+    """Streaming aggregates over a run's events, in bounded memory: at most *limit* keys a table.
 
     Attributes:
         series: figures of every metric.
+        incomplete: events of this run were not observed, see ``mark_partial``.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, limit: int = MAX_KEYS) -> None:
         self._events: dict[str, int] = {}
-        self.series = SeriesTable()
-        self._data = DataUsage()
-        self._resources = ResourceTotals()
-        self._costs = CostTotals()
-        self._modifications = ModificationCounts()
-        self._population = PopulationHistory()
-        self._params: BoundedTable[str, list[Any]] = BoundedTable(lambda: [None])
+        self.series = SeriesTable(limit)
+        self._data = DataUsage(limit)
+        self._resources = ResourceTotals(limit)
+        self._costs = CostTotals(limit)
+        self._modifications = ModificationCounts(limit)
+        self._population = PopulationHistory(limit)
+        self._params: BoundedTable[str, list[Any]] = BoundedTable(lambda: [None], limit)
         self._facts: dict[str, Any] = {}
         self._cut = False
+        self.incomplete = False
         self._handlers: dict[str, Callable[[Fields, ScopePairs, int], None]] = {
-            "run_started": lambda fields, scope, ts: self.series.restart(),
+            "run_started": lambda fields, scope, ts: self._restart(),
             "training_step": self._training_step,
             "metric": self._metrics,
-            "delta_loss": lambda fields, scope, ts: self._one(
-                scope, fields.get("epoch"), "delta_loss", fields
-            ),
+            "delta_loss": self._delta_loss,
             "reward": self._reward,
             "param": self._parameters,
             "lezea_config": self._config,
@@ -88,8 +93,80 @@ class RunFigures:
             self.observe(record.type, record.payload, scope, record.ts)
         return self
 
+    def mark_partial(self) -> None:
+        """Say that events of this run were not observed, for good."""
+        self.incomplete = True
+
+    def state(self) -> dict[str, Any]:
+        """Return all of it as JSON, for ``restored``; nothing in it changes when more events are observed."""
+        return {
+            "v": STATE_VERSION,
+            "events": dict(self._events),
+            "params": self._params.state(lambda value: value[0]),
+            # The configuration is the one fact that grows; the others are replaced whole.
+            "facts": {name: dict(fact) for name, fact in self._facts.items()},
+            "cut": self._cut,
+            "incomplete": self.incomplete,
+            **{name: part.state() for name, part in self._parts().items()},
+        }
+
+    @classmethod
+    def restored(cls, state: Any, limit: int = MAX_KEYS) -> RunFigures:
+        """Return figures that go on from a state as if there had been no pause.
+
+        Raises:
+            ValueError: it is damaged, or of a version that this one does not know.
+        """
+        version = state.get("v") if isinstance(state, Mapping) else None
+        if version != STATE_VERSION or type(version) is not int:
+            raise ValueError(
+                f"expected the state of figures of version {STATE_VERSION}, found {version!r:.80}"
+            )
+        figures = cls(limit)
+        restore: dict[str, Callable[[Any], None]] = {
+            name: part.restore for name, part in figures._parts().items()
+        }
+        restore |= {
+            "events": figures._restore_events,
+            "params": figures._restore_params,
+            "facts": figures._restore_facts,
+        }
+        for name, restore_part in restore.items():
+            try:
+                restore_part(state[name])
+            except _DAMAGED as error:
+                raise ValueError(
+                    f"the state of {name} is damaged: {type(error).__name__}: {error}"
+                ) from error
+        figures._cut, figures.incomplete = state.get("cut") is True, state.get("incomplete") is True
+        return figures
+
+    def _parts(self) -> dict[str, Any]:
+        return {
+            "series": self.series, "data": self._data, "resources": self._resources, "costs": self._costs,
+            "modifications": self._modifications, "population": self._population,
+        }  # fmt: skip
+
+    def _restore_events(self, state: Any) -> None:
+        self._events = {name: stored_count(count) for name, count in state.items()}
+
+    def _restore_params(self, state: Any) -> None:
+        self._params.restore(state, stored_text, lambda value: [value])
+
+    def _restore_facts(self, state: Any) -> None:
+        if strange := state.keys() - _FACTS:
+            raise ValueError(f"there are no facts of the name {min(strange)!r:.80}")
+        self._facts = {name: dict(fact) for name, fact in state.items()}
+
+    def _restart(self) -> None:
+        self.series.restart()
+        self._resources.restart()
+
     def as_dict(self) -> dict[str, Any]:
-        """Return all figures by name; ``partial`` tells that a table had to let keys go, or a value was cut."""
+        """Return all figures by name.
+
+        ``partial`` tells that a table had to let keys go, a value was cut, or events were not observed.
+        """
         tables = {
             "modifications": self._modifications.as_dict(),
             "population": self._population.as_dict(),
@@ -104,7 +181,9 @@ class RunFigures:
             "metrics": self.series.as_dict(),
             **tables,
             **self._facts,
-            "partial": bool(self.series.evicted or self._params.evicted or self._cut or any(partial)),
+            "partial": bool(
+                self.series.evicted or self._params.evicted or self._cut or self.incomplete or any(partial)
+            ),
         }
 
     def summary(self) -> dict[str, Any]:
@@ -113,9 +192,7 @@ class RunFigures:
         metrics = everything["metrics"]
         return {
             "events": everything["events"],
-            "last_step": max(
-                (m["last_step"] for m in metrics.values() if m["last_step"] is not None), default=None
-            ),
+            "last_step": self.series.last_step(),
             "metrics": {name: m["last"] for name, m in metrics.items() if "last" in m},
             "modifications": {name: everything["modifications"][name] for name in ("proposed", "accepted")},
             "population": everything["population"],
@@ -126,26 +203,28 @@ class RunFigures:
         }
 
     def _training_step(self, fields: Fields, scope: ScopePairs, ts: int) -> None:
+        split = fields.get("data_split")
         self.series.take_step(
-            scope, fields.get("data_split"), fields.get("step", 0), _object(fields, "metrics")
+            scope, split if isinstance(split, str) else None, _step(fields), _numbers(fields, "metrics")
         )
 
     def _metrics(self, fields: Fields, scope: ScopePairs, ts: int) -> None:
-        self.series.group(scope, None).observe(fields.get("step", 0), _object(fields, "metrics"))
+        self.series.group(scope, None).observe(_step(fields), _numbers(fields, "metrics"))
 
     def _stats(self, scope: ScopePairs, prefix: str, fields: Fields) -> None:
-        numbers = {n: v for n, v in _object(fields, "stats").items() if as_number(v) is not None}
         group = self.series.group(scope, prefix)
         group.calls += 1
-        group.observe(fields.get("step", 0), numbers)
+        group.observe(_step(fields), _numbers(fields, "stats"))
 
-    def _one(self, scope: ScopePairs, step: Any, name: str, fields: Fields) -> None:
-        if name in fields:
-            self.series.group(scope, None).observe(step or 0, {name: fields[name]})
+    def _delta_loss(self, fields: Fields, scope: ScopePairs, ts: int) -> None:
+        delta = fields.get("delta_loss")
+        if as_number(delta) is not None:
+            self.series.group(scope, None).observe(_step(fields, "epoch"), {"delta_loss": delta})
 
     def _reward(self, fields: Fields, scope: ScopePairs, ts: int) -> None:
         target = fields.get("tasker_id") or fields.get("target_id")
-        self.series.group(scope, "reward").observe(fields.get("step", 0), {str(target): fields.get("reward")})
+        if as_number(fields.get("reward")) is not None:
+            self.series.group(scope, "reward").observe(_step(fields), {str(target): fields["reward"]})
 
     def _parameters(self, fields: Fields, scope: ScopePairs, ts: int) -> None:
         for name, value in _object(fields, "params").items():
@@ -192,6 +271,17 @@ class _Brief:
                 self.cut = True
                 return
             yield item
+
+
+def _step(fields: Fields, name: str = "step") -> int:
+    """Return a step; 0 where the field is none."""
+    step = fields.get(name)
+    return step if isinstance(step, int) else 0
+
+
+def _numbers(fields: Fields, name: str) -> dict[str, Any]:
+    """Return those values of a field that are numbers, or texts of such."""
+    return {key: value for key, value in _object(fields, name).items() if as_number(value) is not None}
 
 
 def _object(fields: Fields, name: str) -> Mapping[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections import OrderedDict
 from typing import Any
@@ -147,3 +148,24 @@ def test_scopes_without_names_are_bounded_too() -> None:
     for number in range(LIMIT * 2):
         table.take_step((), None, 1, {str(number): 1.0})
     assert len(table.as_dict()) == LIMIT
+
+
+@given(CALLS, CALLS)
+def test_a_restored_table_lets_the_same_names_go(
+    before: list[tuple[int, set[str]]], after: list[tuple[int, set[str]]]
+) -> None:
+    """At its limit too a pause between two calls is not seen: neither in figures, nor in what leaves next."""
+    first, second = SeriesTable(LIMIT), SeriesTable(LIMIT)
+
+    def take(table: SeriesTable, calls: list[tuple[int, set[str]]]) -> None:
+        for number, (scope, names) in enumerate(calls):
+            values = dict.fromkeys(sorted(names), float(number)) | {"loss": 1.0 / (number + 1)}
+            table.take_step((("tasker", str(scope // 3)),), None, number, values)
+
+    take(first, before)
+    second.restore(json.loads(json.dumps(first.state(), allow_nan=False)))
+    take(first, after)
+    take(second, after)
+    assert list(second.as_dict().items()) == list(first.as_dict().items())
+    assert (second.evicted, second.names_seen) == (first.evicted, first.names_seen)
+    assert second.state() == first.state()

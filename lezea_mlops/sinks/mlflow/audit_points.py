@@ -55,7 +55,7 @@ class Points:
             strangers = [point for point, known in ticked.items() if not known]
             if strangers:
                 known = {(step, value) for (step, _, value), ours in ticked.items() if ours}
-                yield from _strangers(key, strangers, missing, known)
+                yield from explained(key, strangers, missing, known)
             for at, (wid, seq) in missing.items():
                 yield Finding("missing", _what(key, at), wid, seq, _words(at), mendable=True)
 
@@ -63,7 +63,7 @@ class Points:
         return step % self._share.parts == self._share.part
 
 
-def _strangers(
+def explained(
     key: str, strangers: Iterable[Stamp], missing: dict[Stamp, Origin], known: set[tuple[int, float | None]]
 ) -> Iterator[Finding]:
     """Say of points that no record brought what they may have been; their originals leave *missing*."""

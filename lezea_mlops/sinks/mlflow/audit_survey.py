@@ -109,6 +109,24 @@ class Share:
     parts: int = 1
 
 
+def share_out(counts: Mapping[str, int], most: int) -> list[Share]:
+    """Divide metrics, of which the number of points is known, into shares of *most* points."""
+    shares = []
+    keys: list[str] = []
+    room = most
+    for key, count in sorted(counts.items()):
+        if count > most:
+            parts = -(-count // most)
+            shares += [Share(frozenset([key]), part, parts) for part in range(parts)]
+            continue
+        if count > room:
+            shares.append(Share(frozenset(keys)))
+            keys, room = [], most
+        keys.append(key)
+        room -= count
+    return [*shares, Share(frozenset(keys))] if keys else shares
+
+
 @dataclass(frozen=True)
 class Claim:
     """A value that a writer gave to a param first."""
@@ -154,21 +172,8 @@ class Survey:
             self.newest[record.wid] = max(order, self.newest.get(record.wid, order))
 
     def metric_shares(self, most: int) -> list[Share]:
-        """Divide the metrics so that no share has more than about *most* points."""
-        shares = []
-        keys: list[str] = []
-        room = most
-        for key, count in sorted(self._points.items()):
-            if count > most:
-                parts = -(-count // most)
-                shares += [Share(frozenset([key]), part, parts) for part in range(parts)]
-                continue
-            if count > room:
-                shares.append(Share(frozenset(keys)))
-                keys, room = [], most
-            keys.append(key)
-            room -= count
-        return [*shares, Share(frozenset(keys))] if keys else shares
+        """Divide the metrics so that no share has more than *most* points, as far as steps are spread evenly."""
+        return share_out(self._points, most)
 
     def _claim(self, key: str, value: str, record: Envelope, owed: bool) -> None:
         # The param keeps the first value that arrived, whichever writer's it was.

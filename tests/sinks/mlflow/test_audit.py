@@ -17,6 +17,7 @@ from tests.conftest import MlflowServer
 from tests.sinks.contract import a_run_like, rich_run
 from tests.sinks.mlflow.auditing import Store, audit, deliver, found, offline
 from tests.sinks.mlflow.place import Place, place
+from tests.sinks.mlflow.records import SHA
 
 __all__ = ["place", "rich_run"]
 
@@ -203,6 +204,20 @@ def test_an_end_that_was_inferred_beside_one_that_was_told(place: Place) -> None
     assert audit(place.folder).missing == 3
     assert audit(place.folder, repair=True).is_right
     assert place.run.data.tags["lezea.attempt"] == "2"
+
+
+def test_what_was_set_aside_may_be_there_in_part(place: Place) -> None:
+    """A param that arrived before the file of the same record was refused is neither a stranger nor owed."""
+    place.start()
+    place.log("param", params={"lr": 0.1, "large": {"$blob": SHA, "size": 9, "format": "json"}})
+    place.log("param", params={"lr": 0.2})
+    place.log("metric", metrics={"loss": 0.5}, step=1)
+    place.ship()
+    assert len(place.set_aside()) == 1
+    assert place.run.data.params["lr"] == "0.1"
+    report = audit(place.folder)
+    assert nothing_wrong(report)
+    assert report.rejected == 1
 
 
 def test_files_of_one_name_are_compared_with_the_last(mlflow_store: str, tmp_path: Path) -> None:

@@ -160,12 +160,13 @@ class Conversation:
         self._channel.close()
 
     def _answer_to(self, number: int, deadline: Deadline) -> Message | None:
-        while (answer := self._answers[number]) is None and not deadline.passed():
+        while True:
             with self._changed:
+                answer = self._answers[number]
+                if answer is not None or deadline.passed():
+                    return answer
                 if self._reading:
-                    self._changed.wait_for(
-                        lambda: not self._reading or self._answers[number], deadline.left_s()
-                    )
+                    self._changed.wait(deadline.left_s())
                     continue
                 self._reading = True
             try:
@@ -175,7 +176,6 @@ class Conversation:
                     self._reading = False
                     self._changed.notify_all()
             self.take_notices()
-        return answer
 
     def _receive_all(self) -> None:
         while (message := self._channel.receive()) is not None:

@@ -34,8 +34,12 @@ from lezea_mlops.errors import LezeaError
 from lezea_mlops.journal import RunFolder
 from lezea_mlops.runtime.replay import Delivered, Order, Wait, deliver_run
 
-# MLflow waits for minutes by default. This process is ours, and a person waits for it.
-IMPATIENCE = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "20", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1"}
+# MLflow waits for minutes by default, and tells its makers of its use. This process is ours, and a person waits for it.
+IMPATIENCE = {
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+}
 
 
 def sync(

@@ -76,6 +76,9 @@ class Watch:
 
     def look_at(self, folder: RunFolder) -> None:
         """Deliver a run if something of it changed, or failed before and a try is due."""
+        if not folder.journals():
+            # It was deleted; a delivery would make its folder again.
+            return
         known = self._known.setdefault(folder.path, _Known())
         if is_writing(folder, COURIER_WRITER) is not False or not known.breaker.allows(time.monotonic()):
             return

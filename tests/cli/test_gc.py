@@ -14,7 +14,6 @@ from lezea_mlops.config import load_settings
 from lezea_mlops.journal import RunFolder
 from lezea_mlops.runtime.replay import deliver_run
 from lezea_mlops.tracker import ExperimentTracker
-from tests.cli.test_sync import environment_is_put_back  # noqa: F401  # a fixture that is used by itself
 
 
 def gc(*arguments: str) -> Result:

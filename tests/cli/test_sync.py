@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 from click.testing import Result
 from mlflow import MlflowClient
+from rich.console import Console
 from typer.testing import CliRunner
 
 from lezea_mlops.cli import app
-from lezea_mlops.cli.sync import IMPATIENCE
+from lezea_mlops.cli.sync import IMPATIENCE, Delivery
+from lezea_mlops.config import load_settings
 from lezea_mlops.journal import RunFolder
 from lezea_mlops.runtime.delivering import take_delivery_lock
+from lezea_mlops.runtime.replay import Order
 from lezea_mlops.tracker import ExperimentTracker
 from tests.conftest import ROOT
 from tests.gate import Gate
@@ -26,7 +31,7 @@ from tests.sinks.mlflow.seen import artifacts, runs_of, the_run
 @pytest.fixture(autouse=True)
 def environment_is_put_back(monkeypatch: pytest.MonkeyPatch) -> None:
     """The command sets variables of its own process, which is that of the tests here."""
-    for name in IMPATIENCE:
+    for name in IMPATIENCE.keys() - os.environ.keys():
         monkeypatch.setenv(name, "1")
         monkeypatch.delenv(name)
 
@@ -121,6 +126,21 @@ def test_a_sink_can_be_named(mlflow_store: str) -> None:
     assert "--to is 'mongodb'; configured are: mlflow" in wrong.stderr
     assert sync(tracker.experiment_id, "--to", "mlflow").exit_code == 0
     assert status(mlflow_store, tracker) == "FINISHED"
+
+
+def test_a_person_at_a_terminal_sees_how_far_it_is(mlflow_store: str) -> None:
+    """The run, and how many bytes of its journal are delivered; nothing of it stays, and programs see none of it."""
+    tracker = offline_run()
+    shown = {}
+    for as_json in (False, True):
+        screen = Console(file=io.StringIO(), force_terminal=True, width=100)
+        delivery = Delivery(load_settings(), Order(recreate=True), screen, as_json)
+        assert delivery.attempt(RunFolder(tracker.run_dir), False, time.sleep)[0].error is None
+        shown[as_json] = screen.file.getvalue()
+    size = (tracker.run_dir / "events.jsonl").stat().st_size
+    assert tracker.experiment_id[:8] in shown[False]
+    assert f"{size / 1000:.1f}/{size / 1000:.1f} kB" in shown[False]
+    assert shown[True] == ""
 
 
 def test_the_runs_folder_can_be_named(mlflow_store: str, tmp_path: Path) -> None:

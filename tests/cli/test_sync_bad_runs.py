@@ -177,6 +177,7 @@ def test_a_folder_that_is_none_does_not_stop_the_others(mlflow_store: str, tmp_p
     (tmp_path / "runs" / "broken").mkdir()
     (tmp_path / "runs" / "broken" / "events.jsonl").symlink_to(tmp_path / "missing")
     result = sync("--all")
+    assert result.stderr.splitlines()[-1] == "2 runs: 1 complete, 1 incomplete"
     assert f"{good.run_id} → mlflow: " in result.stderr
     assert steps_of(mlflow_store, good.run_id) == list(range(STEPS))
 
@@ -200,7 +201,7 @@ def test_two_deliveries_at_once_deliver_once(mlflow_store: str) -> None:
 # ---------------------------------------------------------------------- killed again and again
 
 KILLS = 20
-POINTS = 12_000
+POINTS = 6_000
 
 
 @pytest.fixture
@@ -211,7 +212,7 @@ def rich_run(tmp_path: Path) -> RunFolder:
         tracker.log_params({f"p{number}": number for number in range(150)})
         for step in range(POINTS):
             tracker.log_metrics({"loss": rng.random(), "reward": rng.random()}, step=step)
-            if step % 1_000 == 0:
+            if step % 500 == 0:
                 (tmp_path / "weights.bin").write_bytes(rng.randbytes(1_000))
                 tracker.log_artifact(tmp_path / "weights.bin", f"step{step}")
                 tracker.log_params({"lr": rng.random()})
@@ -269,7 +270,7 @@ def test_killed_at_twenty_points_it_ends_like_one_clean_delivery(
     for _ in range(KILLS):
         delivery = Delivery(rich_run, mlflow_store)
         delivery.writes()
-        if delivery.ends_within(rng.uniform(0, whole_s / 3)):
+        if delivery.ends_within(rng.uniform(0, whole_s / 4)):
             shutil.rmtree(rich_run.cursors)
         delivery.kill()
     for _ in range(3):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -177,6 +178,14 @@ def test_an_error_is_told_once_and_the_run_rests_a_moment(watched: Watched) -> N
     watched.error = "nobody there"
     assert [watched.look(), watched.look()] == [1, 1]
     assert [report.error for report in watched.told] == ["nobody there"]
+
+
+def test_a_run_that_was_deleted_is_not_made_again(watched: Watched) -> None:
+    """Nobody asked for an empty folder."""
+    watched.look()
+    shutil.rmtree(watched.folder.path)
+    assert watched.look() == 1
+    assert not watched.folder.path.exists()
 
 
 def test_a_real_delivery_of_a_run_that_is_locked_is_no_change(mlflow_store: str) -> None:

@@ -2,24 +2,16 @@
 
 from __future__ import annotations
 
-import json
-import os
-import signal
-import subprocess
-import sys
 import threading
 from pathlib import Path
 
-import pytest
 from mlflow import MlflowClient
 
 from lezea_mlops.config import load_settings
-from lezea_mlops.delivery.shipper import BATCH_BYTES
 from lezea_mlops.journal import RunFolder
 from lezea_mlops.runtime.delivering import take_delivery_lock
 from lezea_mlops.runtime.replay import Delivered, Order, deliver_run
 from lezea_mlops.tracker import ExperimentTracker
-from tests.conftest import ROOT
 from tests.gate import Gate
 from tests.sinks.mlflow.seen import history, runs_of, the_run
 
@@ -135,29 +127,50 @@ def test_asking_for_a_new_run_where_none_was_deleted_makes_no_second_one(mlflow_
     assert steps_of(mlflow_store, folder) == list(range(10))
 
 
-def offset(folder: RunFolder) -> int:
-    """Return how many bytes of ``main`` are delivered."""
-    return sum(json.loads(path.read_bytes())["positions"]["main"][0] for path in cursors(folder))
+def test_the_caller_is_told_how_far_it_is(mlflow_store: str) -> None:
+    """Bytes of journal that the sink has, and all of them; at last they are equal."""
+    folder, told = offline_run(), []
+    order = Order(wait=no_wait, progress=lambda sink, done, total: told.append((sink, done, total)))
+    deliver_run(folder, load_settings(), order)
+    size = sum(path.stat().st_size for path in folder.journals().values())
+    assert told[-1] == ("mlflow", size, size)
+    assert [done for _, done, _ in told] == sorted(done for _, done, _ in told)
 
 
-@pytest.mark.chaos
-def test_a_delivery_that_is_killed_again_and_again_ends_with_each_point_once(mlflow_store: str) -> None:
-    """SIGKILL in the middle of every batch, each time another one goes on; then one that is left alone."""
-    folder = offline_run(steps=30_000)
-    command = [sys.executable, "-m", "lezea_mlops.cli", "sync", str(folder.path)]
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "LEZEA_MLFLOW_TRACKING_URI": mlflow_store}
-    size = folder.journal("main").stat().st_size
-    killed = 0
-    while offset(folder) < size - 2 * BATCH_BYTES:
-        before = offset(folder)
-        process = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL)
-        while offset(folder) == before:
-            assert process.poll() is None
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-        killed += 1
-    assert killed >= 3
-    assert offset(folder) < size
-    subprocess.run(command, env=environment, check=True, capture_output=True)
-    assert steps_of(mlflow_store, folder) == list(range(30_000))
-    assert the_run(MlflowClient(mlflow_store), folder.run_id).info.status == "FINISHED"
+def test_a_run_that_is_written_faster_than_it_is_delivered_comes_to_an_end(mlflow_store: str) -> None:
+    """What was there at the call arrives; what comes meanwhile is for the next time."""
+    with ExperimentTracker("Now", settings={"mode": "offline"}) as tracker:
+        tracker.log_metrics({"loss": 0.5}, step=0)
+        folder, came = RunFolder(tracker.run_dir), []
+
+        def write_on(sink: str, done: int, total: int) -> None:
+            came.append(done)
+            tracker.log_metrics({"loss": 0.5}, step=len(came))
+
+        [report] = deliver_run(folder, load_settings(), Order(wait=no_wait, progress=write_on))
+        assert report.error is None
+        assert 0 in steps_of(mlflow_store, folder)
+        assert len(came) < 5
+    assert deliver_run(folder, load_settings(), QUIET)[0].error is None
+    assert steps_of(mlflow_store, folder) == list(range(len(came) + 1))
+
+
+def test_only_the_sinks_that_are_named_get_something(mlflow_store: str) -> None:
+    """Others keep waiting."""
+    folder = offline_run()
+    assert deliver_run(folder, load_settings(), Order(sinks=["another"])) == []
+    assert cursors(folder) == []
+    assert [report.sink for report in deliver_run(folder, load_settings(), Order(sinks=["mlflow"]))] == [
+        "mlflow"
+    ]
+
+
+def test_an_end_that_cannot_be_written_down_is_told_and_the_rest_delivered(mlflow_store: str) -> None:
+    """Here a folder stands where the delivering process would write it."""
+    folder = offline_run()
+    lines = folder.journal("main").read_bytes().splitlines(keepends=True)
+    folder.journal("main").write_bytes(b"".join(line for line in lines if b'"run_finished"' not in line))
+    folder.journal("courier").mkdir()
+    [report] = deliver_run(folder, load_settings(), Order(wait=lambda seconds: None))
+    assert report.error is not None
+    assert steps_of(mlflow_store, folder) == list(range(10))

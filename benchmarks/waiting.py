@@ -28,6 +28,9 @@ from lezea_mlops.tracker import ExperimentTracker
 BLOCK = 25
 AWAY_BLOCK = 500
 AWAY_S = 5.0
+LET_GO_MS = 50
+# Nothing reaches a SQLite file in less.
+DID_NOT_WAIT_US = 200
 
 
 def a_tracker(folder: Path, uri: str, *, async_mode: bool) -> ExperimentTracker:
@@ -66,15 +69,24 @@ def timed(call: Callable[[int], object], first: int, count: int, times_ns: array
 
 
 def compared(
-    ours: Callable[[int], object], other: Callable[[int], object], calls: int, block: int
+    ours: Callable[[int], object],
+    other: Callable[[int], object],
+    calls: int,
+    block: int,
+    between: Callable[[], object] = lambda: None,
 ) -> tuple[array[int], array[int], float]:
-    """Run both in turn; return the times of each, in nanoseconds, and the median ratio of a pair of blocks."""
+    """Run both in turn; return the times of each, in nanoseconds, and the median ratio of a pair of blocks.
+
+    What is done *between* blocks is not timed.
+    """
     mine, others, ratios = array("q"), array("q"), []
     timed(ours, 0, block, array("q"))
     timed(other, 0, block, array("q"))
     for first in range(block, block + calls, block):
-        pair = timed(ours, first, block, mine), timed(other, first, block, others)
-        ratios.append(pair[0] / pair[1])
+        between()
+        mine_us = timed(ours, first, block, mine)
+        between()
+        ratios.append(mine_us / timed(other, first, block, others))
     return mine, others, statistics.median(ratios)
 
 
@@ -98,9 +110,12 @@ def with_store(folder: Path, calls: int) -> None:
     def log(step: int) -> None:
         tracker.log_training_step(step, metrics_of(step))
 
-    mine, others, ratio = compared(log, bare_call(uri), calls, BLOCK)
-    late = sum(1 for time_ns in mine if time_ns >= 50e6)
-    print(f"A local SQLite store, {calls:,} calls each; {late} of ours were let go after 50 ms\n")
+    # After a call that was let go, others do not wait until the store has caught up; the store is also the other's.
+    mine, others, ratio = compared(log, bare_call(uri), calls, BLOCK, lambda: tracker.flush(60.0))
+    late = sum(1 for time_ns in mine if time_ns >= LET_GO_MS * 1e6)
+    did_not = sum(1 for time_ns in mine if time_ns < DID_NOT_WAIT_US * 1e3)
+    print(f"A local SQLite store, {calls:,} calls each; of ours {late:,} were let go after 50 ms, ", end="")
+    print(f"and {did_not:,} did not wait because of that\n")
     rows(("`async_mode=False`", "`MlflowClient.log_batch`"), (mine, others, ratio))
     tracker.end()
 

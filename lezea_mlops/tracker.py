@@ -79,6 +79,8 @@ StatsEvent = type[ModificationTreeStatsLogged] | type[ModificationStatsLogged]
 STATUSES = ("completed", "failed", "killed")
 # What a driver says of when it is due lies so far ahead at most.
 MAX_DUE_US = 2_000_000
+# No process has this pid.
+NOBODY = -1
 
 
 class NetworkType(str, Enum):
@@ -1121,7 +1123,7 @@ class ExperimentTracker:
 
     def _finish(self, status: str, reason: str | None, error: BaseException | None) -> None:
         if os.getpid() != self._owner_pid:
-            # A forked child closes its own file; only the process that began the run ends it.
+            # A further writer closes its own file; only the tracker that began the run ends it.
             self._recorder.close()
             return
         with self._recorder.lock:
@@ -1132,8 +1134,18 @@ class ExperimentTracker:
             log.warning("end(): the run %s is %s already; nothing was done", self.experiment_id, before)
             return
         deadline = Deadline.after(self._settings.close_timeout_s)
-        if self._capturing is not None and self._capturing.ident is not None:
-            self._capturing.join(deadline.left_s())
+        try:
+            if self._capturing is not None and self._capturing.ident is not None:
+                self._capturing.join(deadline.left_s())
+        finally:
+            # Who presses Ctrl-C here does not want to wait; the end is as true as before.
+            self._record_end(status, reason, error)
+        if self._driver is not None:
+            self._close_driver(self._driver, deadline)
+        signals.unwatch(self._key)
+        self._recorder.close()
+
+    def _record_end(self, status: str, reason: str | None, error: BaseException | None) -> None:
         self._recorder.finish_folds()
         with self._recorder.lock:
             summary = self._recorder.figures.summary()
@@ -1144,11 +1156,8 @@ class ExperimentTracker:
             )  # fmt: skip
             self._recorder.record(RunFinished(status=status, **fields))
             self._recorder.late = True
+            self._recorder.save_figures()
         self._recorder.sync()
-        if self._driver is not None:
-            self._close_driver(self._driver, deadline)
-        signals.unwatch(self._key)
-        self._recorder.close()
 
     def _close_driver(self, driver: Driver, deadline: Deadline) -> None:
         closing = driver.close(deadline)
@@ -1178,8 +1187,8 @@ class ExperimentTracker:
         }
 
     def _after_fork_in_child(self) -> None:
-        # The driver's threads stayed in the parent; it ships what this process writes.
-        self._driver = None
+        # The driver's threads stayed in the parent; it ships what this process writes, and ends the run.
+        self._driver, self._owner_pid = None, NOBODY
         self._warned = Warned()
 
 
@@ -1191,7 +1200,8 @@ def _joined(
     tracker.experiment_name, tracker._settings = name, settings
     tracker._equip(join(settings, joining), async_mode)
     tracker._purpose, tracker._strict = purpose, strict
-    tracker._status, tracker._owner_pid = "running", joining.pid
+    # Not the sender's pid, which another container, or a copy in the sender itself, has too.
+    tracker._status, tracker._owner_pid = "running", NOBODY
     _TRACKERS.add(tracker)
     return tracker
 
@@ -1228,12 +1238,18 @@ def _judge(error: BaseException | None) -> tuple[str, str | None]:
     """Return status and reason of a with-block that ended by *error*."""
     if error is None or isinstance(error, GeneratorExit):
         return "completed", None
-    if isinstance(error, KeyboardInterrupt):
-        return "killed", "KeyboardInterrupt"
+    if isinstance(error, KeyboardInterrupt) or _is_cancellation(error):
+        return "killed", type(error).__name__
     if isinstance(error, SystemExit):
         failed = error.code not in (None, 0)
         return ("failed" if failed else "completed"), f"SystemExit({error.code!r})"
     return "failed", message_of(error)
+
+
+def _is_cancellation(error: BaseException) -> bool:
+    """Tell whether *error* is asyncio's word to a task that is to stop, as it gives it when Ctrl-C is pressed."""
+    asyncio = sys.modules.get("asyncio.exceptions")
+    return asyncio is not None and isinstance(error, asyncio.CancelledError)
 
 
 def _described(error: BaseException | None, cleaner: Cleaner) -> dict[str, str] | None:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import re
-import signal
-import sqlite3
 import subprocess
 import sys
 import threading
@@ -23,26 +21,12 @@ from lezea_mlops.journal import read_run
 from lezea_mlops.tracker import ExperimentTracker
 from tests.conftest import ROOT, MlflowServer
 from tests.gate import Gate
+from tests.outages import Outage, of_gate, of_server, of_store
 from tests.sinks.mlflow.seen import history, runs_of, the_run
 
 PATIENCE_S = 120.0
 BEFORE, DURING, AFTER = range(5), range(5, 60), range(60, 70)
 Modes = pytest.mark.parametrize("async_mode", [False, True], ids=["waiting", "async"])
-
-
-class Outage:
-    """A destination that can be taken away and given back.
-
-    Attributes:
-        uri: where the tracker delivers to.
-        server_uri: where a person looks at what arrived.
-    """
-
-    def __init__(
-        self, uri: str, begin: Callable[[], object], end: Callable[[], object], server_uri: str = ""
-    ) -> None:
-        self.uri, self.begin, self.end = uri, begin, end
-        self.server_uri = server_uri or uri
 
 
 class Story:
@@ -111,31 +95,6 @@ def gate(request: pytest.FixtureRequest) -> Iterator[Gate]:
     gate = Gate(server.port)
     yield gate
     gate.close()
-
-
-def of_gate(gate: Gate, how: str) -> Outage:
-    """Return an outage of a server behind a port."""
-    begin = {"absent": gate.close, "silent": gate.be_silent, "broken": gate.be_broken}[how]
-    return Outage(gate.uri, begin, gate.lead_on)
-
-
-def of_server(server: MlflowServer, how: str) -> Outage:
-    """Return an outage of the server's own processes."""
-    if how == "killed":
-        return Outage(server.uri, server.stop, server.start)
-    return Outage(server.uri, lambda: server.signal(signal.SIGSTOP), lambda: server.signal(signal.SIGCONT))
-
-
-def of_store(uri: str) -> Outage:
-    """Return an outage of a SQLite store: another connection holds it."""
-    path = uri.removeprefix("sqlite:///")
-    holders: list[sqlite3.Connection] = []
-
-    def begin() -> None:
-        holders.append(sqlite3.connect(path, isolation_level=None, check_same_thread=False))
-        holders[0].execute("BEGIN EXCLUSIVE")
-
-    return Outage(uri, begin, lambda: holders.pop().close())
 
 
 def warnings_of(caplog: pytest.LogCaptureFixture) -> list[str]:

@@ -16,8 +16,9 @@ from lezea_mlops._clock import now_us
 from lezea_mlops.errors import JournalBusyError, JournalError, LineTooLongError, NotSyncedError
 from lezea_mlops.events import MAX_NAMES_APART, Event, ScopePairs, encode_json
 from lezea_mlops.evolution import Folds
-from lezea_mlops.journal import JournalWriter, RunFolder
+from lezea_mlops.journal import MAIN_WRITER, JournalWriter, Position, RunFolder
 from lezea_mlops.runtime.figures import RunFigures
+from lezea_mlops.runtime.snapshot import load_snapshot, save_snapshot
 
 log = logging.getLogger("lezea_mlops")
 
@@ -31,7 +32,6 @@ class Joining:
     run_dir: Path
     wid: str
     attempt: int
-    pid: int
 
 
 class Recorder:
@@ -71,6 +71,10 @@ class Recorder:
         else:
             self._writer = JournalWriter(folder, wid, durability=durability)
             self.attempt = self._writer.attempt
+            if wid == MAIN_WRITER and self._writer.seq:
+                # Of the attempts before; never by reading the journal, which may be of gigabytes.
+                self.figures = load_snapshot(folder)[0]
+                self.series = self.figures.series
         self._failing = False
         _RECORDERS.add(self)
 
@@ -102,7 +106,7 @@ class Recorder:
 
     def joining(self) -> Joining:
         """Return what another process needs to write to this run too."""
-        return Joining(self.folder.path, self.wid, self.attempt, os.getpid())
+        return Joining(self.folder.path, self.wid, self.attempt)
 
     def prepare_note(self, note: Mapping[str, str]) -> Callable[[], object]:
         """Return a function that notes something in the writer's lock by one system call."""
@@ -158,6 +162,16 @@ class Recorder:
         for event in self._folds.take(fields, scope):
             self.record(event)
 
+    def save_figures(self) -> None:
+        """Store the figures of the run for its next attempt."""
+        with self.lock:
+            if self.wid != MAIN_WRITER or self._writer is None:
+                return
+            try:
+                save_snapshot(self.folder, self.figures, Position(self._writer.size_bytes, self._writer.seq))
+            except OSError as error:
+                log.warning("the figures of the run in %s cannot be stored: %s", self.folder.path, error)
+
     def sync(self) -> None:
         """Fsync the journal, whatever the file system says of it."""
         writer = self._writer
@@ -166,7 +180,10 @@ class Recorder:
         try:
             writer.sync()
         except OSError as error:
-            self._not_synced(error)
+            with self.lock:
+                # Another thread may have closed it meanwhile, which syncs too.
+                if writer is self._writer:
+                    self._not_synced(error)
 
     def close(self) -> None:
         """Close the journal file; a later record opens it again."""

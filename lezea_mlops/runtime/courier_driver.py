@@ -69,6 +69,8 @@ class CourierDriver:
         self._was_up = False
         self._ready = False
         self._given_up = False
+        # How the last one ended that did.
+        self._last_end: str | None = None
         self._told_at_the_end = False
         self._health: dict[str, Any] = {}
         drop_in_forked_child(self)
@@ -127,7 +129,8 @@ class CourierDriver:
         answer = self._ask("reach", deadline)
         if answer is not None:
             return list(answer["wrong"])
-        return [f"{destination}: {self._silence()}" for destination in self._destinations.values()]
+        why = self._last_end or "no answer yet"
+        return [f"{destination}: {why}" for destination in self._destinations.values()]
 
     def flush(self, deadline: Deadline) -> bool:
         """Wait until all that was recorded is delivered everywhere; False if the deadline passed first."""
@@ -187,7 +190,7 @@ class CourierDriver:
     def _after_death(self, code: int, may_replace: bool) -> Driver:
         run_id = self._recorder.folder.run_id
         said = _last_line(self._recorder.folder.courier_log) or "it said nothing"
-        what = f"the courier of {run_id} ended ({_ending(code)}; {said})"
+        what = self._last_end = f"the courier of {run_id} ended ({_ending(code)}; {said})"
         self._recorder.sync_alone_after(LATE_SYNC_US)
         if self._starts <= MAX_RESTARTS:
             try:

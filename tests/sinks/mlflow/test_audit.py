@@ -11,6 +11,8 @@ import pytest
 from lezea_mlops.events import MAX_NAMES_APART
 from lezea_mlops.journal import RunFolder
 from lezea_mlops.runtime.audit import AuditReport
+from lezea_mlops.runtime.rewind import rewind
+from lezea_mlops.sinks.base import destination_id
 from lezea_mlops.sinks.mlflow import audit as comparison
 from lezea_mlops.sinks.mlflow import audit_survey
 from tests.conftest import MlflowServer
@@ -204,6 +206,66 @@ def test_an_end_that_was_inferred_beside_one_that_was_told(place: Place) -> None
     assert audit(place.folder).missing == 3
     assert audit(place.folder, repair=True).is_right
     assert place.run.data.tags["lezea.attempt"] == "2"
+    # An older end that comes again alone says nothing of the outcome.
+    store.sql("DELETE FROM tags WHERE key = 'team'")
+    assert audit(place.folder, repair=True).is_right
+    store.client.set_tag(place.run.info.run_id, "lezea.error", "of the first attempt")
+    assert found(place.folder) == [("altered", "tag lezea.error")]
+
+
+def test_the_files_of_an_end_that_came_late_are_not_owed(place: Place) -> None:
+    """A newer end by another writer stood there first, and its files are not to be written over."""
+    place.start()
+    place.ship()
+    place.log("run_finished", wid="courier", att=2, status="killed", inferred=True)
+    place.ship()
+    place.log("run_finished", status="failed", error={"type": "E", "message": "m", "traceback": "t"})
+    place.ship()
+    assert nothing_wrong(audit(place.folder))
+
+
+def test_what_waits_may_be_there_already(place: Place) -> None:
+    """Its delivery was cut off before the cursor moved: newer values of tags and files are no alterations."""
+    place.start(tags={"stage": "draft"})
+    place.log("modification_tree", step=1, modifications=[])
+    place.log("run_started", att=2, experiment_name="Demo", tags={"stage": "final"})
+    place.log("modification_tree", att=2, step=1, modifications=[{"id": "m1"}])
+    place.log("run_finished", att=2, status="failed", reason="it diverged")
+    place.ship()
+    rewind(place.folder, destination_id(place.shipper.sink), {"main": 3})
+    report = audit(place.folder)
+    assert (report.findings, report.waiting) == ([], 3)
+    assert audit(place.folder, repair=True).is_right
+
+
+def test_a_name_of_an_individual_beyond_the_cap_may_be_another_metric_s(place: Place) -> None:
+    """The individual's own values are withheld; those that are logged plainly under that name are owed."""
+    place.start()
+    place.log("metric", metrics={f"m{number}": 1 for number in range(MAX_NAMES_APART)}, step=1)
+    place.log("reward", tasker_id="t0", reward=0.5, step=1)
+    place.log("metric", metrics={"reward/t0": 0.25}, step=2)
+    place.ship()
+    report = audit(place.folder)
+    assert nothing_wrong(report)
+    assert report.withheld == 1
+    Store(place.uri, place.folder).sql("DELETE FROM metrics WHERE key = 'reward/t0'")
+    assert found(place.folder) == [("missing", "metric reward/t0 step 2")]
+
+
+def test_a_param_may_begin_with_the_value_after_one_that_was_refused(place: Place) -> None:
+    """What was set aside may have arrived or not."""
+    place.start()
+    place.log("param", params={"lr": 0.1})
+    place.log("param", params={"lr": 0.2})
+    place.ship()
+    store = Store(place.uri, place.folder)
+    store.sql("UPDATE params SET value = '0.2'", "DELETE FROM tags WHERE key LIKE 'lezea.rev%'")
+    store.delete("config/revision-1.json")
+    assert found(place.folder)[0] == ("altered", "param lr")
+    refused = place.folder.rejected(destination_id(place.shipper.sink))
+    refused.parent.mkdir()
+    refused.write_text('{"wid": "main", "seq": 2}\n')
+    assert found(place.folder) == []
 
 
 def test_what_was_set_aside_may_be_there_in_part(place: Place) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import typer
 
+from lezea_mlops.cli.audit import audit
 from lezea_mlops.cli.gc import gc
 from lezea_mlops.cli.status import status
 from lezea_mlops.cli.sync import sync
@@ -15,5 +16,5 @@ app = typer.Typer(
     pretty_exceptions_show_locals=False,
 )
 
-for command in (sync, status, gc):
+for command in (sync, status, audit, gc):
     app.command()(command)

@@ -25,7 +25,7 @@ from lezea_mlops.sinks.mlflow.connection import RunGone, connect, probe, transla
 from lezea_mlops.sinks.mlflow.names import fit
 from lezea_mlops.sinks.mlflow.notes import Notes
 from lezea_mlops.sinks.mlflow.params import ParamHistory
-from lezea_mlops.sinks.mlflow.pieces import Point, Translation, time_ms
+from lezea_mlops.sinks.mlflow.pieces import Point, Translation, end_ms, time_ms
 from lezea_mlops.sinks.mlflow.runs import ORDER_TAG, find_run, make_run, read_run
 from lezea_mlops.sinks.mlflow.sending import Sender
 from lezea_mlops.sinks.mlflow.translation import translate
@@ -253,7 +253,7 @@ class MlflowSink:
         self._told.update(name for name in map(fit, tags) if name.startswith("lezea."))
 
     def _send_status(self, sender: Sender, order: StatusOrder, record: Envelope, status: str) -> None:
-        sender.status(status, None if status == "RUNNING" else time_ms(record))
+        sender.status(status, None if status == "RUNNING" else end_ms(record))
         sender.tags({ORDER_TAG: json.dumps(order)})
         self._status_order = order
 

@@ -40,32 +40,50 @@ def boot_id() -> str | None:
         return None
 
 
+def pid_namespace() -> str | None:
+    """Return which numbering of processes this one lives in, as containers have their own; None if unknown."""
+    try:
+        return os.readlink("/proc/self/ns/pid")
+    except OSError:
+        return None
+
+
 @dataclass(frozen=True)
 class ProcessIdentity:
-    """What identifies a process for ever."""
+    """What identifies a process for ever.
+
+    Attributes:
+        pid: its number.
+        start_ticks: when it started, since boot; None where the system does not tell.
+        host: the machine's or container's name.
+        boot_id: the boot of the machine; None where the system does not tell.
+        pid_namespace: within which *pid* means it; None where the system does not tell.
+    """
 
     pid: int
     start_ticks: int | None
     host: str
     boot_id: str | None
+    pid_namespace: str | None = None
 
     @classmethod
     def of_this_process(cls) -> ProcessIdentity:
         """Return the identity of the calling process."""
         pid = os.getpid()
-        return cls(pid, process_start_ticks(pid), socket.gethostname(), boot_id())
+        return cls(pid, process_start_ticks(pid), socket.gethostname(), boot_id(), pid_namespace())
 
     @classmethod
     def read(cls, stored: Any) -> ProcessIdentity | None:
         """Return the identity in a stored mapping; None if it holds none."""
         try:
             pid, ticks, boot = int(stored["pid"]), stored["start_ticks"], stored["boot_id"]
+            namespace = stored.get("pid_namespace")
             # A signal to zero or below goes to groups of processes.
             return None if pid <= 0 else cls(
                 pid, None if ticks is None else int(ticks), str(stored["host"]),
-                None if boot is None else str(boot),
+                None if boot is None else str(boot), None if namespace is None else str(namespace),
             )  # fmt: skip
-        except (KeyError, TypeError, ValueError, OverflowError):
+        except (AttributeError, KeyError, TypeError, ValueError, OverflowError):
             return None
 
     def stored(self) -> dict[str, Any]:
@@ -73,11 +91,14 @@ class ProcessIdentity:
         return asdict(self)
 
     def exists(self) -> bool | None:
-        """Tell whether the process still exists; None where it runs on another host, which cannot be asked."""
+        """Tell whether the process still exists; None on another host or in another container."""
         if self.host != socket.gethostname():
             return None
         if self.boot_id != boot_id():
             return False
+        if self.pid_namespace is not None and self.pid_namespace != pid_namespace():
+            # Containers of one pod share the host's name and not the numbers of its processes.
+            return None
         if self.start_ticks is not None:
             fields = _stat_fields(self.pid)
             # A zombie has ended; it only waits for its parent to take note.

@@ -102,6 +102,17 @@ def test_another_host_cannot_be_asked(other: Process) -> None:
     assert dataclasses.replace(identity_of(other), host="elsewhere.invalid").exists() is None
 
 
+def test_another_container_of_this_host_cannot_be_asked(other: Process) -> None:
+    """Its processes have numbers of their own; what an older version stored says nothing of that."""
+    identity = identity_of(other)
+    assert dataclasses.replace(identity, pid_namespace="pid:[7]").exists() is None
+    stored = identity.stored()
+    assert stored.pop("pid_namespace")
+    older = ProcessIdentity.read(stored)
+    assert older is not None
+    assert older.exists() is True
+
+
 def test_where_no_start_time_was_stored_the_number_decides(other: Process) -> None:
     """As on systems that do not tell it."""
     identity = dataclasses.replace(identity_of(other), start_ticks=None)
@@ -141,5 +152,5 @@ def test_what_names_no_process_is_none(stored: object) -> None:
 
 def test_an_identity_is_stored_and_read_back() -> None:
     """Also where the system told neither start time nor boot."""
-    for identity in (ProcessIdentity(7, 1, "h", "b"), ProcessIdentity(7, None, "h", None)):
+    for identity in (ProcessIdentity(7, 1, "h", "b", "n"), ProcessIdentity(7, None, "h", None)):
         assert ProcessIdentity.read(identity.stored()) == identity

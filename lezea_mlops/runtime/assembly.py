@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
 import uuid
@@ -10,9 +11,10 @@ from pathlib import Path
 
 from lezea_mlops.config import Settings
 from lezea_mlops.errors import ConfigurationError, JournalBusyError, JournalError
-from lezea_mlops.journal import BlobStore, RunFolder, recorded_run_id
+from lezea_mlops.journal import MAIN_WRITER, BlobStore, RunFolder, recorded_run_id
 from lezea_mlops.runtime.courier_driver import CourierDriver
 from lezea_mlops.runtime.driver import Driver, ThreadDriver
+from lezea_mlops.runtime.ends import LeftBehind, write_ends_before_resuming
 from lezea_mlops.runtime.files import FileCapture
 from lezea_mlops.runtime.recorder import Joining, OffRecorder, Recorder
 from lezea_mlops.runtime.spawning import CannotSpawn
@@ -89,7 +91,9 @@ def assemble(settings: Settings, resume: str | None) -> Parts:
         )
     try:
         folder.create()
-        recorder = Recorder(folder, writer_name(settings), settings.durability, files.store_blob)
+        wid = writer_name(is_shared=resume is not None or settings.experiment_id is not None)
+        before = LeftBehind.read(folder) if wid == MAIN_WRITER else None
+        recorder = Recorder(folder, wid, settings.durability, files.store_blob)
     except JournalBusyError as error:
         raise ConfigurationError(str(error)) from error
     except (OSError, JournalError) as error:
@@ -97,6 +101,8 @@ def assemble(settings: Settings, resume: str | None) -> Parts:
             f"runs_dir is {str(settings.runs_dir)!r}, and nothing can be written there ({error}); "
             "pass runs_dir=… or set LEZEA_RUNS_DIR to a folder that this user may write"
         ) from error
+    if before is not None:
+        write_ends_before_resuming(folder, before)
     return Parts(recorder, files)
 
 
@@ -114,12 +120,29 @@ def new_experiment_id() -> str:
     return str(uuid.UUID(bytes=os.urandom(16), version=4))
 
 
-def writer_name(settings: Settings) -> str:
-    """Return this process's writer: ``main``, or ``rank<N>`` for the further ranks of a shared run."""
-    if settings.experiment_id is None:
-        return "main"
-    rank = next((os.environ[name] for name in _RANK_VARIABLES if os.environ.get(name, "").isdigit()), "0")
-    return "main" if int(rank) == 0 else f"rank{int(rank)}"
+def writer_name(*, is_shared: bool) -> str:
+    """Return this process's writer: ``main``, or ``rank<N>`` for the further ranks of a shared run.
+
+    The variables are read at each call: a launcher's own code may set them long after the import.
+    """
+    name = next((name for name in _RANK_VARIABLES if os.environ.get(name, "").isdecimal()), None)
+    rank = 0 if name is None else int(os.environ[name])
+    if name is None or rank == 0:
+        return MAIN_WRITER
+    if not is_shared:
+        _warn_of_lone_rank(name, rank)
+        return MAIN_WRITER
+    return f"rank{rank}"
+
+
+@functools.cache
+def _warn_of_lone_rank(variable: str, rank: int) -> None:
+    """Say, once in a process, that a rank of a larger job makes a run of its own."""
+    log.warning(
+        "%s is %d, and no experiment_id is shared with the other ranks: this process makes a run of its own. For one "
+        "run of all ranks, give each of them the same experiment_id=… or LEZEA_EXPERIMENT_ID",
+        variable, rank,
+    )  # fmt: skip
 
 
 def runs_in(runs_dir: Path) -> list[RunFolder]:

@@ -71,6 +71,7 @@ class CourierDriver:
         self._given_up = False
         # How the last one ended that did.
         self._last_end: str | None = None
+        self._log_start = 0
         self._told_at_the_end = False
         self._health: dict[str, Any] = {}
         drop_in_forked_child(self)
@@ -98,6 +99,7 @@ class CourierDriver:
             "channel": its.fileno(),
             "settings": _as_json(self._settings),
         }
+        self._log_start = _size(self._recorder.folder.courier_log)
         try:
             self._process = spawn(start, its.fileno(), self._recorder.folder.courier_log)
         except CannotSpawn:
@@ -189,7 +191,7 @@ class CourierDriver:
 
     def _after_death(self, code: int, may_replace: bool) -> Driver:
         run_id = self._recorder.folder.run_id
-        said = _last_line(self._recorder.folder.courier_log) or "it said nothing"
+        said = _last_words(self._recorder.folder.courier_log, self._log_start) or "it said nothing"
         what = self._last_end = f"the courier of {run_id} ended ({_ending(code)}; {said})"
         self._recorder.sync_alone_after(LATE_SYNC_US)
         if self._starts <= MAX_RESTARTS:
@@ -315,12 +317,23 @@ def _ending(code: int) -> str:
     return f"signal {-code}" if code < 0 else f"exit code {code}"
 
 
-def _last_line(path: Path) -> str:
-    """Return the last line of a log file, which in Python's tracebacks names the error."""
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0
+
+
+def _last_words(path: Path, since: int) -> str:
+    """Return the last line that a process wrote to a file, which in Python's tracebacks names the error.
+
+    Lines with a date are those of its log, which were told as they came.
+    """
     try:
         with path.open("rb") as file:
-            file.seek(max(0, os.fstat(file.fileno()).st_size - 4_096))
+            file.seek(max(since, os.fstat(file.fileno()).st_size - 4_096))
             lines = file.read().decode(errors="replace").strip().splitlines()
     except OSError:
         return ""
-    return lines[-1] if lines else ""
+    last = lines[-1] if lines else ""
+    return "" if last[:1].isdigit() else last

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -20,6 +21,7 @@ from lezea_mlops.runtime.assembly import destinations, runs_in
 SHORTEST_PREFIX = 4
 SHORT_ID = 8
 MOST_CANDIDATES = 5
+MOST_WARNINGS = 1_000
 
 RunsArgument = Annotated[
     list[str] | None,
@@ -50,6 +52,35 @@ def usage_errors(console: Console) -> Iterator[None]:
     except ConfigurationError as error:
         say(console, f"[red]{escape(str(error))}[/red]")
         raise typer.Exit(2) from error
+
+
+class WarningsOnce(logging.Handler):
+    """Shows what the library logs, each text once: many runs and many tries have the same to say.
+
+    In a ``with`` block it is installed.
+    """
+
+    def __init__(self, console: Console) -> None:
+        super().__init__(logging.WARNING)
+        self._console = console
+        self._told: dict[str, None] = {}
+
+    def __enter__(self) -> WarningsOnce:
+        logging.getLogger("lezea_mlops").addHandler(self)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        logging.getLogger("lezea_mlops").removeHandler(self)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Show a warning, unless it was shown before."""
+        text = record.getMessage()
+        if text in self._told:
+            return
+        self._told[text] = None
+        if len(self._told) > MOST_WARNINGS:
+            del self._told[next(iter(self._told))]
+        say(self._console, escape(text))
 
 
 def chosen(runs: Sequence[str] | None, all_runs: bool, settings: Settings) -> list[RunFolder]:

@@ -20,6 +20,7 @@ from lezea_mlops.cli.runs import (
     JsonOption,
     RunsArgument,
     RunsDirOption,
+    WarningsOnce,
     check_sinks,
     chosen,
     counted,
@@ -70,12 +71,13 @@ def sync(
         folders = chosen(runs, all_runs, settings)
     order = Order(sinks=to or None, recreate=recreate, retry_rejected=retry_rejected)
     delivery = Delivery(settings, order, console, as_json)
-    if watch:
-        _watch(lambda: chosen(runs, all_runs, settings) if all_runs else folders, delivery)
-        return
+    with WarningsOnce(console):
+        if watch:
+            _watch(lambda: chosen(runs, all_runs, settings) if all_runs else folders, delivery)
+            return
+        reports = [delivery.of(folder) for folder in folders]
     if not folders:
         say(console, said_of_no_runs(settings))
-    reports = [delivery.of(folder) for folder in folders]
     if as_json:
         typer.echo(json.dumps([dataclasses.asdict(report) for group in reports for report in group]))
     incomplete = sum(any(report.error for report in group) for group in reports)

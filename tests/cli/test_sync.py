@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -180,6 +181,18 @@ def test_what_still_waits_is_exit_code_1_with_the_reason(monkeypatch: pytest.Mon
     assert nobody.uri in result.stderr
 
 
+def test_what_is_wrong_with_a_server_is_logged_once_for_all_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each run has its line; that the server is down, and why, stands before them once."""
+    monkeypatch.setenv("LEZEA_MLFLOW_TRACKING_URI", Gate().uri)
+    handlers_before = list(logging.getLogger("lezea_mlops").handlers)
+    for _ in range(2):
+        offline_run()
+    lines = sync("--all").stderr.splitlines()
+    assert len([line for line in lines if "their records wait" in line or "its records wait" in line]) == 1
+    assert len([line for line in lines if "→ mlflow" in line]) == 2
+    assert logging.getLogger("lezea_mlops").handlers == handlers_before
+
+
 def test_a_run_that_is_delivered_elsewhere_is_exit_code_1(mlflow_store: str) -> None:
     """Another process has the right to deliver it now."""
     tracker = offline_run()
@@ -269,7 +282,7 @@ def test_a_deleted_run_is_made_anew_by_request(mlflow_store: str) -> None:
         file.write(records(tracker)[-1].replace('"seq":', '"seq":9') + "\n")
     refused = sync(tracker.experiment_id)
     assert refused.exit_code == 1
-    command = refused.stderr.partition("make a new one with: lezea ")[2].split()[:3]
+    command = refused.stderr.rpartition("make a new one with: lezea ")[2].split()[:3]
     assert command == ["sync", "--recreate", tracker.experiment_id]
     assert CliRunner().invoke(app, command).exit_code == 0
     stages = [run.info.lifecycle_stage for run in runs_of(client, tracker.experiment_id)]

@@ -46,7 +46,7 @@ class SinkHealth:
             before, self.state = self.state, state
         if before != state:
             log.warning(
-                "%s is %s (%s): %s. The run goes on, its records wait in the journal",
+                "%s is %s (%s); the run goes on, its records wait in the journal. %s",
                 self.destination, state, reason, message,
             )  # fmt: skip
 

@@ -235,11 +235,11 @@ def run_together(functions: list[Callable[[], None]]) -> None:
             future.result()
 
 
-TRACKERS, THREADS, TASKS, RECORDS = 8, 8, 4, 16
+TRACKERS, THREADS, TASKS, RECORDS = 8, 8, 8, 8
 
 
 def test_nothing_is_misattributed_where_everything_logs_at_once() -> None:
-    """8 trackers × 8 threads × 4 tasks × 16 records: each record is in its journal, under the scopes it names."""
+    """8 trackers × 8 threads × 8 tasks × 8 records: each record is in its journal, under the scopes it names."""
     trackers = [ExperimentTracker(f"T{number}", settings={"mode": "offline"}) for number in range(TRACKERS)]
 
     async def task(number: int, thread: str, name: str, order: random.Random) -> None:

@@ -24,8 +24,10 @@ from lezea_mlops.runtime.spawning import CannotSpawn, leave_behind, reap_left_be
 log = logging.getLogger("lezea_mlops")
 
 MAX_RESTARTS = 3
-# What an answer may take on its way.
+# What an answer may take on its way; and what that of a busy courier may, as a part of the time there is.
 ANSWER_MARGIN_S = 0.05
+CLOSING_MARGIN = 0.1
+LONGEST_MARGIN_S = 1.0
 HEALTH_WAIT_S = 1.0
 LONGEST_WAIT_S = 365 * 86_400.0
 # The courier syncs each second; while it lives no append does.
@@ -142,7 +144,9 @@ class CourierDriver:
 
     def close(self, deadline: Deadline) -> Closing:
         """Have what waits shipped within the deadline; the courier goes on after it while it makes progress."""
-        answer = self._ask("close", deadline)
+        # Without an answer nobody knows whether it goes on.
+        margin_s = max(ANSWER_MARGIN_S, min(CLOSING_MARGIN * deadline.left_s(), LONGEST_MARGIN_S))
+        answer = self._ask("close", deadline, margin_s)
         with self._turn:
             process, self._process = self._process, None
             self._drop_channel()
@@ -245,12 +249,11 @@ class CourierDriver:
         self._ready = answer is not None and bool(answer["ready"])
         return self._ready
 
-    def _ask(self, what: str, deadline: Deadline) -> Message | None:
-        """Return the courier's answer; None if there is no courier, or it gives none in time."""
+    def _ask(self, what: str, deadline: Deadline, margin_s: float = ANSWER_MARGIN_S) -> Message | None:
+        """Return the courier's answer, which it is to give a margin earlier; None if it gives none in time."""
         # An endless wait is none that the system's calls know.
         deadline = Deadline.after(min(deadline.left_s(), LONGEST_WAIT_S))
-        # The courier is to answer a little earlier.
-        its_deadline = Deadline(deadline.at_s - ANSWER_MARGIN_S)
+        its_deadline = Deadline(deadline.at_s - margin_s)
         while self._turn.acquire(timeout=deadline.left_s()):
             try:
                 self._look_after()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,11 +15,13 @@ from lezea_mlops._process import process_is_stopped
 from lezea_mlops.errors import JournalError
 from lezea_mlops.events import Envelope, NotARecord, decode_line
 from lezea_mlops.journal.layout import COURIER_WRITER, MAIN_WRITER, RunFolder
+from lezea_mlops.journal.tail import last_record
 
 # A driver renews alive.json every 10 s.
 STALLED_AFTER_US = 60 * 1_000_000
 LOST_AFTER_US = 5 * 60 * 1_000_000
 _BLOCK = 4 * 1024 * 1024
+_NEAR_BYTES = 1024 * 1024
 # No record is as long as this.
 _KEPT_BYTES = 4 * _BLOCK
 _ENDS = (b'"run_started"', b'"run_start"', b'"run_finished"', b'"run_end"')
@@ -72,10 +75,10 @@ def state_of(folder: RunFolder) -> str:
     # Who lives is asked first: a run that ends while its journal is read would else seem to be lost.
     holder = read_holder(folder.lock(MAIN_WRITER))
     alive = _is_alive(folder, holder)
-    attempts = read_attempts(folder)
-    newest = attempts[max(attempts)] if attempts else None
-    if newest is not None and newest.status is not None:
-        return newest.status
+    # The end stands near the end of its file; only a run that seems lost is searched whole.
+    ended = _newest_status(folder, _NEAR_BYTES) or (_newest_status(folder) if alive is False else None)
+    if ended is not None:
+        return ended
     if holder is None or alive is False:
         return "lost"
     stalled = process_is_stopped(holder.process.pid) if alive else _silent_us(folder) > STALLED_AFTER_US
@@ -110,6 +113,13 @@ class Attempt:
     inferred: bool = False
 
 
+def _newest_status(folder: RunFolder, near_bytes: int | None = None) -> str | None:
+    """Return how the newest attempt ended, as far as the last *near_bytes* of the journal tell."""
+    last = last_record(folder, MAIN_WRITER)
+    newest = _read_attempts(folder, near_bytes).get(last.att) if last is not None else None
+    return newest.status if newest is not None else None
+
+
 def read_attempts(folder: RunFolder) -> dict[int, Attempt]:
     """Return the attempts of the run by number; a real end beats an inferred one of the same attempt.
 
@@ -118,9 +128,13 @@ def read_attempts(folder: RunFolder) -> dict[int, Attempt]:
     Raises:
         JournalError: a journal cannot be read.
     """
+    return _read_attempts(folder, None)
+
+
+def _read_attempts(folder: RunFolder, near_bytes: int | None) -> dict[int, Attempt]:
     attempts: dict[int, Attempt] = {}
     for path in (folder.journal(MAIN_WRITER), folder.journal(COURIER_WRITER)):
-        for record in _starts_and_ends(path):
+        for record in _starts_and_ends(path, near_bytes):
             known = attempts.get(record.att, Attempt(record.att))
             attempts[record.att] = _with(known, record)
     return attempts
@@ -136,8 +150,8 @@ def _with(known: Attempt, record: Envelope) -> Attempt:
     return Attempt(known.number, known.started_ts, str(record.payload.get("status", "failed")), inferred)
 
 
-def _starts_and_ends(path: Path) -> Iterator[Envelope]:
-    for line in _lines_with(path, _ENDS):
+def _starts_and_ends(path: Path, near_bytes: int | None) -> Iterator[Envelope]:
+    for line in _lines_with(path, _ENDS, near_bytes):
         try:
             record = decode_line(line)
         except NotARecord:
@@ -146,10 +160,15 @@ def _starts_and_ends(path: Path) -> Iterator[Envelope]:
             yield record
 
 
-def _lines_with(path: Path, words: tuple[bytes, ...]) -> Iterator[bytes]:
-    """Yield the whole lines of a file that hold one of *words*, in bounded memory and without splitting the others."""
+def _lines_with(path: Path, words: tuple[bytes, ...], near_bytes: int | None) -> Iterator[bytes]:
+    """Yield the whole lines of a file that hold one of *words*, in bounded memory and without splitting the others.
+
+    With *near_bytes* only so many of its last bytes are looked at; what is left of a line in front of them is no line.
+    """
     try:
         with path.open("rb", buffering=0) as file:
+            if near_bytes is not None:
+                file.seek(max(0, os.fstat(file.fileno()).st_size - near_bytes))
             rest = b""
             while block := file.read(_BLOCK):
                 block = rest + block

@@ -186,15 +186,32 @@ def test_a_run_that_ends_while_it_is_looked_at_is_not_lost(
     assert lock is not None
     folder.journal("main").write_bytes(started())
 
-    def read_then_end(folder: RunFolder) -> dict[int, Attempt]:
-        found = read_attempts(folder)
+    read_attempts = liveness._read_attempts
+
+    def read_then_end(folder: RunFolder, near_bytes: int | None) -> dict[int, Attempt]:
+        found = read_attempts(folder, near_bytes)
         folder.journal("main").write_bytes(started() + finished())
         lock.release()
         return found
 
-    monkeypatch.setattr(liveness, "read_attempts", read_then_end)
+    monkeypatch.setattr(liveness, "_read_attempts", read_then_end)
     assert state_of(folder) == "running"
     monkeypatch.undo()
+    assert state_of(folder) == "completed"
+
+
+def test_an_end_that_much_came_late_after_is_found(
+    folder: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a run that is gone the whole journal is searched; of one that lives only what is near its end."""
+    monkeypatch.setattr(liveness, "_NEAR_BYTES", 200)
+    lock = LifeLock.take(folder.lock("main"))
+    assert lock is not None
+    folder.journal("main").write_bytes(
+        started() + finished() + started().replace(b"run_started", b"comment") * 20
+    )
+    assert state_of(folder) == "running"
+    lock.release()
     assert state_of(folder) == "completed"
 
 

@@ -1142,7 +1142,6 @@ class ExperimentTracker:
             self._record_end(status, reason, error)
         if self._driver is not None:
             self._close_driver(self._driver, deadline)
-        signals.unwatch(self._key)
         self._recorder.close()
 
     def _record_end(self, status: str, reason: str | None, error: BaseException | None) -> None:
@@ -1155,6 +1154,8 @@ class ExperimentTracker:
                 duration_ms=(now_us() - self._started_us) // 1000,
             )  # fmt: skip
             self._recorder.record(RunFinished(status=status, **fields))
+            # The end is told. A record that comes late closes the lock, whose descriptor may then be another file's.
+            signals.unwatch(self._key)
             self._recorder.late = True
             self._recorder.save_figures()
         self._recorder.sync()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
 import threading
 from collections.abc import Generator, Iterator
@@ -162,6 +163,23 @@ def test_threads_that_log_while_the_run_ends_lose_nothing() -> None:
         at = [record.type for record in records].index("run_finished")
         assert late == [False] * (at + 1) + [True] * (len(records) - at - 1)
         assert tracker.health()["counts"] == {}
+
+
+def test_a_journal_that_is_closed_while_it_is_synced_is_safe(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A thread that logs late closes the file again, perhaps while another makes it safe: closing has done that."""
+    tracker = offline()
+    real_fsync = os.fsync
+
+    def closed_meanwhile(descriptor: int) -> None:
+        monkeypatch.setattr(os, "fsync", real_fsync)
+        tracker.log_comment("late, from another thread")
+        real_fsync(descriptor)
+
+    tracker.end()
+    tracker._recorder.writer.append("comment", {"text": "late"}, late=True)
+    monkeypatch.setattr(os, "fsync", closed_meanwhile)
+    tracker._recorder.sync()
+    assert tracker.health()["counts"] == {}
 
 
 CTRL_C_WHILE_ENDING = """

@@ -128,9 +128,11 @@ def test_nothing_is_installed_from_another_thread_or_where_nothing_is_recorded()
         tracker.end()
 
 
-def run_and_infer(run_python: RunPython, tmp_path: Path, code: str, exit_code: int) -> list[Any]:
+def run_and_infer(
+    run_python: RunPython, tmp_path: Path, code: str, exit_code: int, mode: str = "offline"
+) -> list[Any]:
     """Run a program to its end, write down what is missing, and return the reasons of all ends."""
-    done = run_python(code, check=False, LEZEA_MODE="offline")
+    done = run_python(code, check=False, LEZEA_MODE=mode)
     assert done.returncode == exit_code, done.stderr
     runs = [RunFolder(path) for path in (tmp_path / "runs").iterdir()]
     for run in runs:
@@ -202,6 +204,36 @@ def test_what_a_users_handler_makes_of_a_signal_is_the_end(run_python: RunPython
     assert run_and_infer(run_python, tmp_path, BEGIN + USERS_OWN, 4) == ["SystemExit(4)"]
 
 
+LATE = """
+import socket
+silent = socket.create_server(("127.0.0.1", 0))
+uri = f"http://127.0.0.1:{silent.getsockname()[1]}"
+settings = {"mlflow_tracking_uri": uri, "courier": "thread"}
+tracker = ExperimentTracker("Demo", async_mode=True, auto_start=True, settings=settings)
+
+def press():
+    while tracker.status == "running" or "run_finished" not in journal.read_text():
+        continue
+    tracker.log_comment("late: its lock is taken, and given back at once")
+    files.extend(open(f"checkpoint {number}", "wb") for number in range(8))
+    os.kill(os.getpid(), signal.SIGTERM)
+
+files = []
+journal = tracker.run_dir / "events.jsonl"
+threading.Thread(target=press).start()
+tracker.end("failed", "no data")
+"""
+
+
+def test_a_signal_while_the_rest_is_delivered_writes_into_no_other_file(
+    run_python: RunPython, tmp_path: Path
+) -> None:
+    """The end is told by then: nothing is noted, least of all where the lock's descriptor is a checkpoint's by now."""
+    begin = BEGIN.partition("tracker = ")[0]
+    assert run_and_infer(run_python, tmp_path, begin + LATE, -signal.SIGTERM, "online") == ["no data"]
+    assert [path.stat().st_size for path in tmp_path.glob("checkpoint *")] == [0] * 8
+
+
 # ---------------------------------------------------------------------- children
 
 CHILDREN = """
@@ -226,20 +258,34 @@ ready.wait()
 process.terminate()
 process.join()
 assert process.exitcode == -signal.SIGTERM
+
+pid = os.fork()
+if pid == 0:
+    # One of these may get the descriptor that its parent's lock had.
+    files = [open(f"of the child {number}", "wb") for number in range(8)]
+    ExperimentTracker("Demo", experiment_id="child", auto_start=True)
+    os.kill(os.getpid(), signal.SIGTERM)
+assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == -signal.SIGTERM
+print(pid)
+sys.stdout.flush()
 os._exit(0)
 """
 
 
 def test_the_signal_of_a_child_says_nothing_of_its_parent(run_python: RunPython, tmp_path: Path) -> None:
-    """101 children are told to end and do, some of them at their birth; none of them notes it as its parent's end."""
-    done = run_python(BEGIN + CHILDREN, check=False, LEZEA_MODE="offline")
+    """102 children are told to end and do, some of them at their birth; none of them notes it as its parent's end."""
+    code = BEGIN.replace('"Demo"', '"Demo", experiment_id="parent"') + CHILDREN
+    done = run_python(code, check=False, LEZEA_MODE="offline")
     assert (done.returncode, done.stderr) == (0, "")
-    run = the_run(tmp_path)
-    holder = read_holder(run.lock(MAIN_WRITER))
-    assert holder is not None
-    assert holder.note == {}
-    infer(run)
-    assert [end.event.reason for end in ends_of(run)] == [WITHOUT_A_WORD]
+    parent, child = (RunFolder(tmp_path / "runs" / name) for name in ("parent", "child"))
+    assert [path.stat().st_size for path in tmp_path.glob("of the child *")] == [0] * 8
+    holders = [read_holder(run.lock(MAIN_WRITER)) for run in (parent, child)]
+    assert [holder and holder.note for holder in holders] == [{}, {"signal": "SIGTERM"}]
+    assert holders[1] is not None
+    assert holders[1].process.pid == int(done.stdout)
+    for run, reason in ((parent, WITHOUT_A_WORD), (child, "SIGTERM")):
+        infer(run)
+        assert [end.event.reason for end in ends_of(run)] == [reason]
 
 
 def test_a_terminal_that_is_closed_ends_as_told(tmp_path: Path, run_python: RunPython) -> None:

@@ -19,10 +19,8 @@ from lezea_mlops._clock import Deadline
 Message = dict[str, Any]
 
 MAX_MESSAGE_BYTES = 128 * 1024
-# Both keep the borders of messages; macOS has only the second for local sockets.
+# Both keep the borders of messages, and neither sends a SIGPIPE; macOS has only the second for local sockets.
 _KIND = socket.SOCK_SEQPACKET if sys.platform == "linux" else socket.SOCK_DGRAM
-# A program that has SIGPIPE end it would be ended by a courier that died.
-_NO_SIGNAL = getattr(socket, "MSG_NOSIGNAL", 0)
 # A wait of more milliseconds than fit an int is an error of the system's.
 _LONGEST_POLL_S = 3_600.0
 
@@ -67,7 +65,7 @@ class Channel:
         if len(content) > MAX_MESSAGE_BYTES:
             return False
         try:
-            self._socket.send(content, _NO_SIGNAL)
+            self._socket.send(content)
         except BlockingIOError:
             return False
         except OSError as error:

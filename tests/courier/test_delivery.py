@@ -133,6 +133,22 @@ def test_after_the_end_the_courier_goes_on_with_what_waits(
     assert len(server.get_metric_history(run_id, "loss")) == 12_000
 
 
+def test_the_last_process_to_end_delivers_what_the_others_left(
+    tracker: ExperimentTracker, server: MlflowClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its courier takes over while it is asked to close, and does not leave before it has delivered."""
+    monkeypatch.setenv("RANK", "1")
+    other = ExperimentTracker(
+        "Demo", experiment_id=tracker.experiment_id, auto_start=True, settings={"close_timeout_s": 100}
+    )
+    assert other.health()["sinks"]["mlflow"]["state"] == "elsewhere"
+    tracker.end()
+    other.log_training_step(7, {"loss": 0.5})
+    other.end()
+    assert other.health()["sinks"]["mlflow"]["waiting"] == 0
+    assert steps(server, str(other.mlflow_run_id), "rank1/loss") == [7]
+
+
 PROGRAM = """
 import os, signal
 from lezea_mlops.tracker import ExperimentTracker

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -90,13 +91,11 @@ def test_one_that_dies_while_it_is_asked_is_followed_by_another(
     """A flush goes on with the next, and does not end before its time."""
     stopped = watch(tracker)
     stopped.signal(signal.SIGSTOP)
-    asking = threading.Thread(target=answers, args=(tracker,))
-    asking.start()
-    stopped.signal(signal.SIGKILL)
-    asking.join(60)
-    assert not asking.is_alive()
+    with ThreadPoolExecutor(1) as threads:
+        asking = threads.submit(answers, tracker)
+        stopped.signal(signal.SIGKILL)
+        assert asking.result(60) is True
     assert tracker._driver.pid != stopped.pid
-    assert answers(tracker)
 
 
 def test_it_outlives_a_signal_that_is_meant_for_the_job(tracker: ExperimentTracker) -> None:

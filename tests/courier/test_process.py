@@ -238,7 +238,7 @@ def test_who_reads_the_programs_output_waits_for_no_courier(
 def test_the_courier_that_was_left_behind_does_not_stay_in_the_process_table(
     nowhere: str, run_python: RunPython
 ) -> None:
-    """A program with many runs, one after the other, has no zombies."""
+    """A program with many runs, one after the other, has no zombies; and Python is not told of a forgotten process."""
     done = run_python(
         "import os, signal\n"
         "from lezea_mlops.tracker import ExperimentTracker\n"
@@ -249,14 +249,18 @@ def test_the_courier_that_was_left_behind_does_not_stay_in_the_process_table(
         "    if stop:\n"
         "        os.kill(pid, signal.SIGSTOP)\n"
         "    tracker.end()\n"
+        "    del tracker\n"
         "    return pid\n"
         "first = run(stop=True)\n"
         "os.kill(first, signal.SIGKILL)\n"
         "os.waitid(os.P_PID, first, os.WEXITED | os.WNOWAIT)\n"
         "run(stop=False)\n"
-        "print(os.path.exists(f'/proc/{first}'))\n"
+        "print(os.path.exists(f'/proc/{first}'))\n",
+        PYTHONDEVMODE="1",
+        PYTHONWARNINGS="error",
     )
     assert done.stdout == "False\n"
+    assert "ResourceWarning" not in done.stderr
 
 
 def test_starting_is_left_to_the_couriers_own_time(tracker: ExperimentTracker) -> None:

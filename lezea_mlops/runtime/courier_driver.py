@@ -24,6 +24,8 @@ from lezea_mlops.runtime.spawning import CannotSpawn, leave_behind, reap_left_be
 log = logging.getLogger("lezea_mlops")
 
 MAX_RESTARTS = 3
+# It is up within a second; on a busy machine with its files on a network it may take many.
+COME_UP_S = 60.0
 # What an answer may take on its way; and what that of a busy courier may, as a part of the time there is.
 ANSWER_MARGIN_S = 0.05
 CLOSING_MARGIN = 0.1
@@ -69,6 +71,8 @@ class CourierDriver:
         self._turn = threading.Lock()
         self._starts = 0
         self._was_up = False
+        # When the present one must be up; None once it is.
+        self._up_by: Deadline | None = None
         self._ready = False
         self._given_up = False
         # How the last one ended that did.
@@ -89,6 +93,7 @@ class CourierDriver:
         Raises:
             CannotSpawn: there is none here.
         """
+        self._starts += 1
         reap_left_behind()
         try:
             mine, its = Channel.pair()
@@ -109,8 +114,8 @@ class CourierDriver:
             raise
         finally:
             its.close()
-        self._starts += 1
         self._conversation, self._ready = Conversation(mine, self._notice), False
+        self._up_by = Deadline.after(COME_UP_S)
         self._recorder.sync_alone_after(NEVER_US)
 
     # ------------------------------------------------------------------ calls
@@ -188,21 +193,33 @@ class CourierDriver:
         """Take notices, and start the courier again if it has died; return the driver from now on."""
         self._take_notices()
         process = self._process
-        if process is None or process.poll() is None or self._given_up:
+        if process is None or self._given_up:
+            return self
+        if self._up_by is not None and self._up_by.passed():
+            # It hangs where it cannot be asked, for instance in a file system that is gone.
+            process.kill()
+            _wait_for_end(process, Deadline.after(ANSWER_MARGIN_S))
+        elif process.poll() is None:
             return self
         self._drop_channel()
+        leave_behind(process)
         return self._after_death(process.returncode, may_replace)
 
     def _after_death(self, code: int, may_replace: bool) -> Driver:
         run_id = self._recorder.folder.run_id
         said = _last_words(self._recorder.folder.courier_log, self._log_start) or "it said nothing"
-        what = self._last_end = f"the courier of {run_id} ended ({_ending(code)}; {said})"
+        late = self._up_by is not None and self._up_by.passed()
+        how = f"it was not up within {COME_UP_S:g} s" if late else _ending(code)
+        what = self._last_end = f"the courier of {run_id} ended ({how}; {said})"
         self._recorder.sync_alone_after(LATE_SYNC_US)
         if self._starts <= MAX_RESTARTS:
             try:
                 self.start()
             except CannotSpawn as error:
                 what += f", and no other can be started: {error}"
+                if self._starts <= MAX_RESTARTS:
+                    # Where memory is short it may be possible a second later.
+                    return self
             else:
                 # One that never comes up is told of once, when that is known.
                 log.log(logging.WARNING if self._was_up else logging.INFO, "%s; another was started", what)
@@ -229,10 +246,10 @@ class CourierDriver:
             return
 
     def _notice(self, message: Message) -> None:
+        # Whatever it says, it is up.
+        self._was_up, self._up_by = True, None
         if "log" in message:
             log.log(message["log"], "%s", message["text"])
-        elif "started" in message:
-            self._was_up = True
         elif "ready" in message and self._waits:
             # An answer to a call, too late for it, tells as much as a notice.
             self._ready = bool(message["ready"])

@@ -12,7 +12,9 @@ from pathlib import Path
 
 import pytest
 
+from lezea_mlops._process import pid_exists
 from lezea_mlops.errors import BackendUnreachableError
+from lezea_mlops.runtime import courier_driver
 from lezea_mlops.runtime.driver import ThreadDriver
 from lezea_mlops.tracker import ExperimentTracker
 from tests.courier.conftest import deadline
@@ -103,6 +105,27 @@ def test_a_courier_that_never_comes_up(
     [warning] = warnings_in(caplog, "the courier of")
     assert "a thread of this process delivers instead" in warning
     assert ("no license" in warning) == ("license" in script)
+
+
+def test_a_courier_that_hangs_before_it_is_up(
+    nowhere: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It has its time; then it is ended like one that ended by itself, and after the fourth a thread delivers."""
+    monkeypatch.setattr(courier_driver, "COME_UP_S", 0.0)
+    monkeypatch.setattr(sys, "executable", wrapper(tmp_path, "exec sleep 1000"))
+    tracker = ExperimentTracker("Demo", async_mode=True, auto_start=True)
+    started = set()
+    for step in range(courier_driver.MAX_RESTARTS + 1):
+        assert tracker._driver is not None
+        started.add(getattr(tracker._driver, "pid", None))
+        # As if a second had passed.
+        tracker._driver.due_us = 0
+        tracker.log_metrics({"loss": 0.5}, step=step)
+    assert tracker.health()["driver"] == "thread"
+    tracker.end()
+    [warning] = warnings_in(caplog, "the courier of")
+    assert "it was not up within 0 s" in warning
+    assert [pid for pid in started - {None} if pid_exists(pid)] == []
 
 
 def test_a_strict_start_with_a_courier_that_never_comes_up(

@@ -85,6 +85,26 @@ def test_a_call_that_is_due_looks_after_the_courier(tracker: ExperimentTracker, 
     assert answers(tracker)
 
 
+def test_where_no_other_can_be_started_it_is_tried_again(
+    tracker: ExperimentTracker,
+    watch: Watch,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """What killed the courier, such as a lack of memory, may keep the next one from starting for a while."""
+    killed = watch(tracker)
+    killed.signal(signal.SIGKILL)
+    assert killed.ended()
+    with monkeypatch.context() as patch:
+        patch.setattr(sys, "executable", "/nowhere/python3")
+        assert tracker.flush(60) is False
+        assert tracker._driver.pid == killed.pid
+        assert warnings_in(caplog, "the courier of") == []
+    assert answers(tracker)
+    assert tracker._driver.pid != killed.pid
+    assert len(warnings_in(caplog, "another was started")) == 1
+
+
 def test_one_that_dies_while_it_is_asked_is_followed_by_another(
     tracker: ExperimentTracker, watch: Watch
 ) -> None:

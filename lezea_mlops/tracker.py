@@ -157,7 +157,9 @@ class ExperimentTracker:
         self._purpose = purpose
         self._record_start(purpose, tags)
         _TRACKERS.add(self)
-        _watch_the_end_of_a_child()
+        if self._settings.mode != "off":
+            _OPEN[self._key] = self
+            _watch_the_end_of_a_child()
         if auto_start:
             self.start()
 
@@ -1121,7 +1123,9 @@ class ExperimentTracker:
                 "or start without strict"
             )
 
-    def _finish(self, status: str, reason: str | None, error: BaseException | None) -> None:
+    def _finish(
+        self, status: str, reason: str | None, error: BaseException | None, deadline: Deadline | None = None
+    ) -> None:
         if os.getpid() != self._owner_pid:
             # A further writer closes its own file; only the tracker that began the run ends it.
             self._recorder.close()
@@ -1130,10 +1134,11 @@ class ExperimentTracker:
             before = self._status
             if before in ("created", "running"):
                 self._status = status
+                _OPEN.pop(self._key, None)
         if before not in ("created", "running"):
             log.warning("end(): the run %s is %s already; nothing was done", self.experiment_id, before)
             return
-        deadline = Deadline.after(self._settings.close_timeout_s)
+        deadline = deadline or Deadline.after(self._settings.close_timeout_s)
         try:
             if self._capturing is not None and self._capturing.ident is not None:
                 self._capturing.join(deadline.left_s())
@@ -1209,6 +1214,8 @@ def _joined(
 
 _KEYS = itertools.count(1)
 _TRACKERS: weakref.WeakSet[ExperimentTracker] = weakref.WeakSet()
+# A run whose tracker the program let go of, as a local variable, is open all the same and has to be ended.
+_OPEN: dict[int, ExperimentTracker] = {}
 
 
 def _checked_name(name: Any) -> str:
@@ -1310,13 +1317,16 @@ def _watch_the_end_of_a_child() -> None:
 
 
 def _end_open_trackers(error: BaseException | None) -> None:
-    for tracker in list(_TRACKERS):
-        if tracker.status in ("created", "running") and tracker._owner_pid == os.getpid():
-            status, reason = _judge(error)
-            tracker._finish(status, reason or "interpreter exit", error)
+    ours = [tracker for tracker in list(_OPEN.values()) if tracker._owner_pid == os.getpid()]
+    # One for all of them: a program with fifty runs and a server that hangs shall end as soon as one with one.
+    deadline = Deadline.after(max((tracker._settings.close_timeout_s for tracker in ours), default=0.0))
+    for tracker in ours:
+        status, reason = _judge(error)
+        tracker._finish(status, reason or "interpreter exit", error, deadline)
 
 
 def _after_fork_in_child() -> None:
+    _OPEN.clear()
     for tracker in list(_TRACKERS):
         tracker._after_fork_in_child()
 

@@ -268,6 +268,42 @@ def test_an_error_in_another_thread_is_that_threads(run_python: RunPython, tmp_p
     assert (end.event.status, end.event.reason) == ("completed", "interpreter exit")
 
 
+LET_GO = """
+def train(name):
+    tracker = ExperimentTracker(name, auto_start=True)
+    tracker.log_training_step(1, {"loss": 0.5})
+
+train("First")
+train("Second")
+tracker = ExperimentTracker("Third")
+"""
+
+
+def test_a_run_whose_tracker_was_let_go_is_ended_too(run_python: RunPython, tmp_path: Path) -> None:
+    """A local variable that is gone, or one that names another run by now, is a forgotten end like any other."""
+    run_python(BEGIN + LET_GO, LEZEA_MODE="offline")
+    ends = [end for path in (tmp_path / "runs").iterdir() for end in ends_of(RunFolder(path))]
+    assert [(end.event.status, end.event.reason) for end in ends] == [("completed", "interpreter exit")] * 4
+
+
+MANY = """
+import socket
+silent = socket.create_server(("127.0.0.1", 0), backlog=1_000)
+settings = {
+    "mlflow_tracking_uri": f"http://127.0.0.1:{silent.getsockname()[1]}", "courier": "thread", "close_timeout_s": 2,
+}
+for number in range(40):
+    ExperimentTracker("Demo", async_mode=True, auto_start=True, settings=settings)
+"""
+
+
+def test_many_forgotten_runs_have_one_deadline(run_python: RunPython, tmp_path: Path) -> None:
+    """With a server that never answers, forty ends take as long as one; each of them is in its journal."""
+    run_python(BEGIN.partition("tracker = ")[0] + MANY, timeout_s=60)
+    ends = [end for path in (tmp_path / "runs").iterdir() for end in ends_of(RunFolder(path))]
+    assert [(end.event.status, end.event.reason) for end in ends] == [("completed", "interpreter exit")] * 40
+
+
 SEVERAL = """
 with ExperimentTracker("Inner") as inner:
     pass

@@ -9,7 +9,7 @@ import pytest
 
 from lezea_mlops.journal import COURIER_WRITER, MAIN_WRITER
 from lezea_mlops.tracker import ExperimentTracker
-from tests.ends.programs import ends_of, infer
+from tests.ends.programs import ends_of, infer, wait_for_couriers
 from tests.processes.jobs import by_writer, run_script, steps_of, the_run
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
@@ -102,13 +102,19 @@ os._exit(0)
 """
 
 
-@pytest.mark.parametrize("mode", ["online", "offline"])
-def test_a_child_that_lives_on_holds_nothing_of_its_parents(mode: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("mode", "courier"), [("online", "process"), ("online", "thread"), ("offline", "thread")]
+)
+def test_a_child_that_lives_on_holds_nothing_of_its_parents(mode: str, courier: str, tmp_path: Path) -> None:
     """Neither the journal's lock nor the right to deliver: the run is told to have ended, and can be resumed."""
     os.mkfifo(tmp_path / "helper")
-    run_script(LIVES_ON, tmp_path, LEZEA_MODE=mode, LEZEA_MLFLOW_TRACKING_URI="http://127.0.0.1:9")
+    run_script(
+        LIVES_ON, tmp_path,
+        LEZEA_MODE=mode, LEZEA_COURIER=courier, LEZEA_MLFLOW_TRACKING_URI="http://127.0.0.1:9",
+    )  # fmt: skip
     run = the_run(tmp_path)
-    assert infer(run) == 1
+    wait_for_couriers(run)
+    assert infer(run) == (courier == "thread")
     tracker = ExperimentTracker("Demo", resume="job", settings={"mode": "offline"})
     tracker.end()
     assert {(end.att, end.event.status) for end in ends_of(run)} == {(1, "killed"), (2, "completed")}

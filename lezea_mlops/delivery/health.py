@@ -29,10 +29,17 @@ class SinkHealth:
         self._lock = threading.Lock()
         self._told: set[str] = set()
 
-    def took(self, records: int) -> None:
-        """Count delivered records; say so if the destination was not well before."""
+    def took(self, records: int, *, is_well: bool = True) -> None:
+        """Count delivered records; say so if the destination was not well before.
+
+        Args:
+            records: how many.
+            is_well: False: something else keeps failing, and the state stays what it is.
+        """
         with self._lock:
             self.delivered += records
+            if not is_well:
+                return
             before, self.state = self.state, "ok"
         if before not in ("starting", "ok"):
             log.warning("%s takes records again", self.destination)

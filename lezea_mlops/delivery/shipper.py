@@ -76,6 +76,8 @@ class Shipper:
         self._clock = clock
         self._open = False
         self._last_writer = ""
+        # Writers whose file could not be read when it was tried last.
+        self._unreadable: set[str] = set()
         self.read_cursor()
 
     def read_cursor(self) -> None:
@@ -119,7 +121,7 @@ class Shipper:
             return self._failed("journal", str(error))
         self._last_writer = batch.wid
         self.breaker.succeeded()
-        self.health.took(len(batch.records) - len(refused))
+        self.health.took(len(batch.records) - len(refused), is_well=not self._unreadable)
         self.health.stepped_over(batch.damage)
         self._tell_of_newer_formats(batch.records)
         for record, reason in refused:
@@ -145,36 +147,49 @@ class Shipper:
                 log.debug("closing %s: %s", self.health.destination, error)
 
     def _next_batch(self) -> _Batch | None:
-        """Read on where the cursor stands: the writers take turns, and ``main`` is the first."""
+        """Read on where the cursor stands: the writers take turns, and ``main`` is the first.
+
+        Raises:
+            JournalError, OSError: a file cannot be read, and no other one holds anything that waits.
+        """
         journals = self._folder.journals()
         for wid in self._cursor.state.positions.keys() - journals.keys():
             self.health.told_once(
                 f"gone {wid}", f"{self._folder.journal(wid)} is gone; it was delivered in part"
             )
+        wrong: JournalError | OSError | None = None
+        self._unreadable &= journals.keys()
         for wid in self._turns(list(journals)):
-            at, damage = self._position(wid, journals[wid])
             try:
+                at = self._position(wid, journals[wid])
                 chunk = read_chunk(journals[wid], at.offset, BATCH_BYTES)
-            except JournalError:
+            except (JournalError, OSError) as error:
                 self._trusted.discard(wid)
-                raise
+                self._unreadable.add(wid)
+                wrong = wrong or error
+                continue
+            self._unreadable.discard(wid)
             if chunk.after != at.offset:
                 seq = chunk.records[-1].seq if chunk.records else at.seq
-                return _Batch(wid, chunk.records, Position(chunk.after, seq), damage + chunk.damage)
+                return _Batch(wid, chunk.records, Position(chunk.after, seq), chunk.damage)
+        if wrong is not None:
+            raise wrong
         return None
 
-    def _position(self, wid: str, path: Path) -> tuple[Position, list[Damage]]:
+    def _position(self, wid: str, path: Path) -> Position:
         """Return where to go on in a writer's file: at its beginning if it is not the file that the cursor knows."""
         at = self._cursor.state.positions.get(wid, Position())
         if wid in self._trusted:
-            return at, []
+            return at
         known = stands_behind(path, at)
         self._trusted.add(wid)
         if known:
-            return at, []
+            return at
         reason = f"record {at.seq} does not end here: the file was cut or replaced, and is delivered from its beginning"
         self._cursor.forget(wid)
-        return Position(), [Damage(path, at.offset, reason)]
+        # Told now, for a file that was cut to nothing brings no batch to tell it with.
+        self.health.stepped_over([Damage(path, at.offset, reason)])
+        return Position()
 
     def _turns(self, writers: list[str]) -> list[str]:
         """Return the writers, the one after the last that was served first."""

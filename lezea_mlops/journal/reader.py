@@ -6,6 +6,7 @@ place, counted and stepped over, and a line beyond the limit is stepped over wit
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import re
@@ -185,10 +186,21 @@ def recorded_run_id(folder: RunFolder) -> str | None:
     It differs from the folder's name where the folder was copied or renamed; an event's identity is what it carries.
     """
     for path in folder.journals().values():
-        for record in read_chunk(path, 0, STREAM_BYTES).records:
-            run_id = record.payload.get("run_id")
-            return run_id if isinstance(run_id, str) and _RUN_ID.fullmatch(run_id) else None
+        # One that cannot be read says nothing of the others; whoever reads on is told so.
+        with contextlib.suppress(JournalError):
+            if (record := _first_record(path)) is not None:
+                run_id = record.payload.get("run_id")
+                return run_id if isinstance(run_id, str) and _RUN_ID.fullmatch(run_id) else None
     return None
+
+
+def _first_record(path: Path) -> Envelope | None:
+    """Return the first record of a file, whatever stands before it."""
+    after, chunk = -1, read_chunk(path, 0, STREAM_BYTES)
+    while not chunk.records and chunk.after != after:
+        after = chunk.after
+        chunk = read_chunk(path, after, STREAM_BYTES)
+    return chunk.records[0] if chunk.records else None
 
 
 def read_run(run_dir: str | os.PathLike[str]) -> Iterator[Envelope]:

@@ -58,12 +58,31 @@ def last_record(folder: RunFolder, wid: str) -> Envelope | None:
 
 
 def _last_before(fd: int, end: int) -> Envelope | None:
+    """Return the last record before *end*, which is behind a newline or in a line that is not looked at."""
+    end = last_newline_before(fd, end)
     while end > 0:
+        floor = max(0, end - _TAIL_CHUNK)
+        block = read_at(fd, end - floor, floor)
+        # Line by line within the block: a file may end in millions of lines that are no records.
+        stop = len(block)
+        while start := block.rfind(b"\n", 0, max(0, stop - 1)) + 1:
+            if (record := _decoded(block[start:stop])) is not None:
+                return record
+            stop = start
+        end = floor + stop
         start = last_newline_before(fd, end - 1)
-        if end - start <= MAX_LINE_BYTES:
-            with contextlib.suppress(NotARecord):
-                return decode_line(read_at(fd, end - start, start))
+        if (
+            end - start <= MAX_LINE_BYTES
+            and (record := _decoded(read_at(fd, end - start, start))) is not None
+        ):
+            return record
         end = start
+    return None
+
+
+def _decoded(line: bytes) -> Envelope | None:
+    with contextlib.suppress(NotARecord):
+        return decode_line(line)
     return None
 
 

@@ -86,10 +86,13 @@ class JournalWriter:
             self._fd = open_private(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND)
             self.size_bytes, self.torn_bytes = cut_torn_tail(self._fd)
             self.seq, last_attempt = last_numbers(self._fd, self.size_bytes)
+            self._never_number_twice(highest_delivered(folder, wid))
         except OSError as error:
+            if self._owns_lock:
+                # The lock names this process, which lives on: nobody may take it for the writer.
+                self._lock.release()
             self.abandon()
             raise JournalError(f"cannot open the journal {self.path}: {error}") from error
-        self._never_number_twice(highest_delivered(folder, wid))
         self.attempt = attempt if attempt is not None else last_attempt + 1
         self.last_ts = now_us()
         # With the policy ``process`` no sync is ever due, whatever the clock does.

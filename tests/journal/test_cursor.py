@@ -13,7 +13,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from lezea_mlops.journal import Cursor, CursorState, Position
+from lezea_mlops.journal import Cursor, CursorState, Position, RunFolder
+from lezea_mlops.journal.cursor import highest_delivered
 
 positions = st.dictionaries(st.text(), st.builds(Position, st.integers(0, 2**62), st.integers(0, 2**62)))
 json_values = st.recursive(
@@ -133,3 +134,96 @@ def test_the_file_is_plain_json(path: Path) -> None:
     """Other programs read it: positions as [offset, seq] by writer."""
     Cursor(path).save(CursorState({"main": Position(120, 3)}, {"run_id": "a"}))
     assert json.loads(path.read_bytes()) == {"v": 1, "positions": {"main": [120, 3]}, "sink": {"run_id": "a"}}
+
+
+# ---------------------------------------------------------------------- the highest number that was ever taken
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(st.one_of(st.integers(0, 50), st.none()), min_size=1, max_size=8), st.booleans())
+def test_the_highest_number_stays_known_whatever_the_position_does(
+    tmp_path: Path, numbers: list[int | None], reopened: bool
+) -> None:
+    """Set back, forgotten, delivered anew: what was taken once was taken, for the next process too."""
+    folder = RunFolder(tmp_path / "run")
+    path = folder.cursor("memory-0a1b2c3d")
+    path.unlink(missing_ok=True)
+    cursor = Cursor(path)
+    for number in numbers:
+        if number is None:
+            cursor.forget("main")
+            cursor.save(cursor.state)
+        else:
+            cursor.save(CursorState({"main": Position(10 * number, number)}))
+        if reopened:
+            cursor = Cursor(path)
+    highest = max(number or 0 for number in numbers)
+    assert highest_delivered(folder, "main") == highest
+    assert cursor.highest.get("main", 0) == highest
+    last = (
+        CursorState()
+        if numbers[-1] is None
+        else CursorState({"main": Position(10 * numbers[-1], numbers[-1])})
+    )
+    assert Cursor(path).state == last
+
+
+def test_the_highest_number_is_asked_of_every_destination(tmp_path: Path) -> None:
+    """One that is behind, one that is damaged and one that knows other writers do not hide it."""
+    folder = RunFolder(tmp_path / "run")
+    assert highest_delivered(folder, "main") == 0
+    Cursor(folder.cursor("memory-1")).save(CursorState({"main": Position(10, 1), "rank1": Position(90, 9)}))
+    Cursor(folder.cursor("memory-2")).save(CursorState({"main": Position(70, 7)}))
+    folder.cursor("memory-3").write_text("{")
+    folder.cursor("memory-4").mkdir()
+    assert (highest_delivered(folder, "main"), highest_delivered(folder, "rank1")) == (7, 9)
+    assert highest_delivered(folder, "rank2") == 0
+
+
+def test_the_number_stands_in_the_file_only_where_the_position_does_not_say_it(path: Path) -> None:
+    """Other programs find it as ``highest``, by writer."""
+    cursor = Cursor(path)
+    cursor.save(CursorState({"main": Position(120, 3), "rank1": Position(5, 1)}))
+    assert "highest" not in json.loads(path.read_bytes())
+    cursor.save(CursorState({"main": Position(40, 1), "rank1": Position(9, 2)}))
+    assert json.loads(path.read_bytes())["highest"] == {"main": 3}
+    cursor.save(CursorState({"main": Position(160, 4), "rank1": Position(9, 2)}))
+    assert "highest" not in json.loads(path.read_bytes())
+
+
+def test_a_position_that_is_taken_back_is_one_of_many(path: Path) -> None:
+    """The other writers' and what the sink remembers stay; it is stored when something is saved."""
+    cursor = Cursor(path)
+    before = CursorState({"main": Position(10, 1), "rank1": Position(90, 9)}, {"run_id": "a"})
+    cursor.save(before)
+    cursor.forget("main")
+    cursor.forget("nobody")
+    assert cursor.state == CursorState({"rank1": Position(90, 9)}, {"run_id": "a"})
+    assert Cursor(path).state == before
+    cursor.save(cursor.state)
+    assert Cursor(path).state == cursor.state
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"", b"\x00" * 60, b"not JSON", b"[]", b"7", b'{"v":1}', b'{"v":1,"positions":{"main":[1,1]}}',
+        b'{"positions":{"main":[-1,1]},"sink":{}}', b'{"positions":{"main":[1,1.5]},"sink":{}}',
+        b'{"positions":{"main":[1]},"sink":{}}', b'{"positions":{"main":[1,1]},"sink":[1]}',
+        b'{"positions":{"main":[1,1e400]},"sink":{}}', b'{"positions":{"main":[1,true]},"sink":{}}',
+        b'{"positions":{"main":[1,1]},"sink":{},"highest":{"main":"9"}}',
+        b'{"positions":{"main":[1,1]},"sink":{},"highest":[1]}', b"[" * 100_000,
+        b'{"positions":{"main":[1,99999999999999999999]},"sink":{}}', b"9" * 5_000,
+    ],
+    ids=lambda content: content[:40].decode(),
+)  # fmt: skip
+def test_whatever_is_no_cursor_is_told_and_counts_as_none(
+    path: Path, content: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    """One line names the file; no number of it is believed, not even one that no journal can have."""
+    path.parent.mkdir(parents=True)
+    path.write_bytes(content)
+    cursor = Cursor(path)
+    assert (cursor.state, cursor.highest) == (CursorState(), {})
+    [said] = caplog.messages
+    assert said.startswith(f"the cursor {path} cannot be read (")

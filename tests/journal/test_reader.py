@@ -18,7 +18,14 @@ from hypothesis import strategies as st
 
 from lezea_mlops.errors import JournalError
 from lezea_mlops.events import MAX_LINE_BYTES
-from lezea_mlops.journal import JournalReader, JournalWriter, RunFolder, read_chunk, read_run
+from lezea_mlops.journal import (
+    JournalReader,
+    JournalWriter,
+    RunFolder,
+    read_chunk,
+    read_run,
+    recorded_run_id,
+)
 from lezea_mlops.journal.reader import CHUNK_BYTES, MAX_DAMAGE_NOTES, STREAM_BYTES
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -305,3 +312,42 @@ def test_it_works_with_the_standard_library_alone(folder: RunFolder, path: Path)
     assert damaged == b"1"
     assert lines == [path.read_bytes().splitlines()[0], *folder.journal("plain").read_bytes().splitlines()]
     assert [record.payload.get("text") for record in read_run(folder.path)] == ["é😀\x00\x7f", "é\x7f\n"]
+
+
+# ---------------------------------------------------------------------- whose records they are
+
+
+def test_a_copied_folder_still_tells_whose_run_it_is(folder: RunFolder, path: Path) -> None:
+    """The records say so, not the folder's name."""
+    assert recorded_run_id(folder) is None
+    path.write_bytes(line(1, run_id="0b0f8c8e-6e0c"))
+    assert recorded_run_id(folder) == "0b0f8c8e-6e0c"
+
+
+@pytest.mark.parametrize(
+    "before", [b"", b"garbage\n\n", b"\x00" * 3 * STREAM_BYTES + b"\n", b"x\n" * STREAM_BYTES]
+)
+def test_damage_before_the_first_record_does_not_hide_it(
+    folder: RunFolder, path: Path, before: bytes
+) -> None:
+    """However much of it there is: else a copied folder would be delivered as another run."""
+    path.write_bytes(before + line(1, run_id="true"))
+    assert recorded_run_id(folder) == "true"
+
+
+@pytest.mark.parametrize("run_id", [7, None, "", "a b", "../x", "x" * 200, ["a"]])
+def test_what_can_be_no_id_is_none(folder: RunFolder, path: Path, run_id: Any) -> None:
+    """Whatever else stands in its place, the folder's name is used then."""
+    path.write_bytes(line(1, run_id=run_id) + line(2))
+    assert recorded_run_id(folder) is None
+
+
+@pytest.mark.parametrize("harm", ["empty", "damaged", "unfinished", "a folder", "gone"])
+def test_another_writers_records_tell_it_where_main_cannot(folder: RunFolder, path: Path, harm: str) -> None:
+    """A file that vanished, holds no record or cannot be read does not keep the others from saying it."""
+    folder.journal("rank1").write_bytes(line(1, "rank1", run_id="true"))
+    if harm == "a folder":
+        path.mkdir()
+    elif harm != "gone":
+        path.write_bytes({"empty": b"", "damaged": b"\x00\n" * 9, "unfinished": line(1)[:-1]}[harm])
+    assert recorded_run_id(folder) == "true"

@@ -11,10 +11,21 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
+from lezea_mlops._files import LifeLock, read_holder
 from lezea_mlops.errors import JournalBusyError, JournalError, LineTooLongError
 from lezea_mlops.events import MAX_LINE_BYTES
-from lezea_mlops.journal import JournalReader, JournalWriter, RunFolder
+from lezea_mlops.journal import (
+    Cursor,
+    CursorState,
+    JournalReader,
+    JournalWriter,
+    Position,
+    RunFolder,
+    is_writing,
+)
 from lezea_mlops.journal.writer import MAX_FIELDS_BYTES, MAX_TEMPLATES
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -319,3 +330,98 @@ def test_a_forked_child_leaves_its_parents_journal_alone(folder: RunFolder, run_
     writer.append("metric", {"i": 2})
     writer.close()
     assert [record["m"]["seq"] for record in lines(folder)] == [1, 2]
+
+
+# ---------------------------------------------------------------------- a power loss
+
+
+def delivered(folder: RunFolder, seq: int, offset: int) -> None:
+    """Store that a destination has taken the records of ``main`` up to this one."""
+    Cursor(folder.cursor("memory-0a1b2c3d")).save(CursorState({"main": Position(offset, seq)}))
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.integers(0, 6), st.integers(0, 2_000), st.lists(st.integers(1, 3), min_size=1, max_size=3))
+def test_numbers_never_repeat_wherever_a_power_loss_cut_the_journal(
+    tmp_path: Path, taken: int, cut: int, more: list[int]
+) -> None:
+    """Every number that was delivered is in the file, or named by one gap record; each new record has a new one."""
+    folder = RunFolder(tmp_path / os.urandom(4).hex())
+    folder.create()
+    ends = [0]
+    writer = JournalWriter(folder, "main", durability="process")
+    for i in range(6):
+        writer.append("metric", {"i": i})
+        ends.append(writer.size_bytes)
+    writer.close()
+    delivered(folder, taken, ends[taken])
+    os.truncate(folder.journal("main"), min(cut, ends[-1]))
+    kept = sum(end <= cut for end in ends[1:])
+    for count in more:
+        writer = JournalWriter(folder, "main", durability="process")
+        for i in range(count):
+            writer.append("metric", {"new": i})
+        writer.close()
+    records = lines(folder)
+    new = [record["m"]["seq"] for record in records if "new" in record["p"]]
+    assert [record["m"]["seq"] for record in records if "i" in record["p"]] == list(range(1, kept + 1))
+    assert min(new) > max(taken, kept)
+    assert new == list(range(new[0], new[0] + sum(more)))
+    gaps = [record["p"] for record in records if record["t"] == "gap"]
+    missing = {"run_id": folder.run_id, "count": taken - kept, "first_seq": kept + 1, "last_seq": taken}
+    reason = {"reason": "these records were delivered, and a power loss took them from the journal"}
+    assert gaps == ([missing | reason] if taken > kept else [])
+
+
+def test_a_writer_that_says_nothing_still_leaves_the_gap(folder: RunFolder) -> None:
+    """Opened and closed, the file says what it lost; opened once more, it says nothing new."""
+    delivered(folder, 3, 500)
+    for _ in range(2):
+        JournalWriter(folder, "main").close()
+        assert [(record["t"], record["m"]["seq"]) for record in lines(folder)] == [("gap", 4)]
+
+
+def test_a_delivery_in_between_does_not_let_numbers_repeat(folder: RunFolder) -> None:
+    """What was left of the journal was delivered anew, so that the cursor stands at its end: still they are used."""
+    delivered(folder, 9, 900)
+    writer = JournalWriter(folder, "main")
+    writer.append("metric", {"i": 1})
+    writer.close()
+    os.truncate(folder.journal("main"), 0)
+    delivered(folder, 0, 0)
+    again = JournalWriter(folder, "main")
+    assert again.seq == 9
+    again.close()
+
+
+# ---------------------------------------------------------------------- the lock
+
+
+def test_a_lock_that_the_caller_holds_is_used_and_left_to_it(folder: RunFolder) -> None:
+    """Whoever delivers a run may write as ``courier`` and keeps the lock afterwards, also where opening fails."""
+    lock = LifeLock.take(folder.lock("courier"))
+    assert lock is not None
+    with pytest.raises(JournalBusyError):
+        JournalWriter(folder, "courier")
+    for attempt in (1, 2):
+        writer = JournalWriter(folder, "courier", attempt=attempt, lock=lock)
+        writer.append("run_finished", {"status": "killed"})
+        writer.close()
+        assert LifeLock.take(folder.lock("courier")) is None
+        assert is_writing(folder, "courier")
+    folder.journal("courier").unlink()
+    folder.journal("courier").mkdir()
+    with pytest.raises(JournalError, match="cannot open the journal"):
+        JournalWriter(folder, "courier", lock=lock)
+    assert LifeLock.take(folder.lock("courier")) is None
+    lock.release()
+    assert is_writing(folder, "courier") is False
+
+
+def test_a_journal_that_cannot_be_opened_is_written_by_nobody(folder: RunFolder) -> None:
+    """The process that tried lives on; those who look at the lock must not take it for the writer."""
+    folder.journal("main").mkdir()
+    with pytest.raises(JournalError, match="cannot open the journal"):
+        JournalWriter(folder, "main")
+    assert read_holder(folder.lock("main")) is None
+    assert is_writing(folder) is False

@@ -72,9 +72,7 @@ class DeliveryLoop:
     @property
     def ready(self) -> bool:
         """Whether a call may wait for its record: not while starting, paused, behind or ending."""
-        return (
-            self._ready and not self._behind and not self.shipper.breaker.open and self._stop_at is None
-        )
+        return self._ready and not self._behind and not self.shipper.breaker.open and self._stop_at is None
 
     def wait_for_call(self, wid: str, seq: int, deadline: Deadline | None = None) -> bool:
         """Wait until the record is delivered: at most 50 ms, and not at all while that makes no sense."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -32,12 +33,15 @@ class DataUsage:
 
     def observe_splits(self, fields: Mapping[str, Any]) -> None:
         """Take the sizes of the splits."""
-        self.splits = dict(fields.get("sizes") or {})
+        sizes = fields.get("sizes")
+        self.splits = dict(sizes) if isinstance(sizes, Mapping) else {}
 
     def observe_usage(self, fields: Mapping[str, Any]) -> None:
         """Take the samples that an epoch used."""
         samples = fields.get("sample_ids")
-        self.uses += fields.get("count") or 0
+        count = as_number(fields.get("count"))
+        if count is not None and math.isfinite(count):
+            self.uses += int(count)
         self.last_epoch = fields.get("epoch", self.last_epoch)
         if isinstance(samples, list):
             for sample in samples:

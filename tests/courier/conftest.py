@@ -5,17 +5,20 @@ Where a destination refuses every connection, the courier never loads MLflow and
 
 from __future__ import annotations
 
+import logging
 import os
 import select
 import signal
 import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from lezea_mlops._clock import Deadline
 from lezea_mlops._files import read_holder
-from lezea_mlops.journal import RunFolder
+from lezea_mlops.journal import RunFolder, read_run
 from lezea_mlops.tracker import ExperimentTracker
 
 PATIENCE_S = 60.0
@@ -98,8 +101,20 @@ def tracker(nowhere: str) -> Iterator[ExperimentTracker]:
         tracker.end()
 
 
-def deadline() -> object:
+def deadline() -> Deadline:
     """Return a deadline that nothing reaches that works."""
-    from lezea_mlops._clock import Deadline
-
     return Deadline.after(PATIENCE_S)
+
+
+def warnings_in(caplog: pytest.LogCaptureFixture, about: str) -> list[str]:
+    """Return the warnings that hold these words."""
+    return [
+        record.getMessage()
+        for record in caplog.records
+        if record.levelno >= logging.WARNING and about in record.getMessage()
+    ]
+
+
+def ends_of(run_dir: Path) -> list[dict[str, Any]]:
+    """Return the ends of a run that its journals hold."""
+    return [dict(record.payload) for record in read_run(run_dir) if record.type == "run_finished"]

@@ -9,16 +9,15 @@ import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import pytest
 from mlflow import MlflowClient
 
-from lezea_mlops.journal import Cursor, RunFolder, read_run
+from lezea_mlops.journal import Cursor, RunFolder
 from lezea_mlops.sinks.base import destination_named
 from lezea_mlops.tracker import ExperimentTracker
 from tests.conftest import ROOT, MlflowServer
-from tests.courier.conftest import Watch, deadline
+from tests.courier.conftest import Watch, deadline, ends_of
 
 
 @pytest.fixture
@@ -59,6 +58,7 @@ def test_calls_wait_for_their_records(tracker: ExperimentTracker, server: Mlflow
     assert steps(server, str(tracker.mlflow_run_id)) == list(range(20))
 
 
+@pytest.mark.chaos
 def test_a_killed_courier_loses_and_repeats_nothing(
     tracker: ExperimentTracker, server: MlflowClient, watch: Watch
 ) -> None:
@@ -76,6 +76,7 @@ def test_a_killed_courier_loses_and_repeats_nothing(
     assert server.get_run(run_id).info.status == "FINISHED"
 
 
+@pytest.mark.chaos
 def test_a_stopped_courier_costs_one_wait_and_not_one_per_call(
     tracker: ExperimentTracker, server: MlflowClient, watch: Watch
 ) -> None:
@@ -111,6 +112,7 @@ def test_many_threads_log_at_once(tracker: ExperimentTracker, server: MlflowClie
     assert steps(server, str(tracker.mlflow_run_id)) == list(range(200))
 
 
+@pytest.mark.slow
 def test_after_the_end_the_courier_goes_on_with_what_waits(
     server: MlflowClient, watch: Watch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -174,11 +176,6 @@ def killed_program(folder: Path) -> tuple[int, Path]:
     return int(pid), Path(run_dir)
 
 
-def ends_of(run_dir: Path) -> list[dict[str, Any]]:
-    """Return the ends of a run that its journals hold."""
-    return [dict(record.payload) for record in read_run(run_dir) if record.type == "run_finished"]
-
-
 def ended(pid: int, watch: Watch) -> bool:
     """Wait for a process that may have ended already."""
     try:
@@ -187,6 +184,7 @@ def ended(pid: int, watch: Watch) -> bool:
         return True
 
 
+@pytest.mark.chaos
 def test_a_killed_program_is_delivered_whole_with_its_end(
     server: MlflowClient, tmp_path: Path, watch: Watch
 ) -> None:
@@ -200,6 +198,7 @@ def test_a_killed_program_is_delivered_whole_with_its_end(
     assert (end["status"], end["inferred"]) == ("killed", True)
 
 
+@pytest.mark.chaos
 def test_what_a_killed_program_could_not_deliver_is_delivered_by_sync(
     shared_mlflow_server: MlflowServer, nowhere: str, tmp_path: Path, watch: Watch
 ) -> None:

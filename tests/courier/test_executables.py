@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import subprocess
 import sys
@@ -17,18 +16,9 @@ from lezea_mlops.errors import BackendUnreachableError
 from lezea_mlops.runtime import courier_driver
 from lezea_mlops.runtime.driver import ThreadDriver
 from lezea_mlops.tracker import ExperimentTracker
-from tests.courier.conftest import deadline
+from tests.courier.conftest import deadline, warnings_in
 
 RunPython = Callable[..., "subprocess.CompletedProcess[str]"]
-
-
-def warnings_in(caplog: pytest.LogCaptureFixture, about: str) -> list[str]:
-    """Return the warnings that hold these words."""
-    return [
-        record.getMessage()
-        for record in caplog.records
-        if record.levelno >= logging.WARNING and about in record.getMessage()
-    ]
 
 
 @pytest.mark.parametrize(

@@ -21,14 +21,9 @@ from lezea_mlops.runtime.courier import Parent
 from lezea_mlops.runtime.courier_driver import MAX_RESTARTS
 from lezea_mlops.tracker import ExperimentTracker
 from tests.conftest import ROOT
-from tests.courier.conftest import Watch, Watched, courier_of, deadline
+from tests.courier.conftest import Watch, Watched, courier_of, deadline, ends_of, warnings_in
 
 RunPython = Callable[..., "subprocess.CompletedProcess[str]"]
-
-
-def warnings_in(caplog: pytest.LogCaptureFixture, about: str) -> list[str]:
-    """Return the log lines that hold these words."""
-    return [record.getMessage() for record in caplog.records if about in record.getMessage()]
 
 
 def answers(tracker: ExperimentTracker) -> bool:
@@ -218,11 +213,6 @@ def program(nowhere: str, tmp_path: Path) -> Iterator[Callable[..., tuple[subpro
     for process in started:
         process.kill()
         process.communicate()
-
-
-def ends_of(run_dir: Path) -> list[dict[str, object]]:
-    """Return the ends of a run that its journals hold."""
-    return [record.payload for record in read_run(run_dir) if record.type == "run_finished"]
 
 
 @pytest.mark.parametrize("arguments", [[], ["fork"]])

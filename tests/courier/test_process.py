@@ -13,7 +13,8 @@ import pytest
 
 from lezea_mlops._files import read_holder
 from lezea_mlops.journal import RunFolder
-from lezea_mlops.runtime.courier import IMPATIENCE, MAX_LOG_BYTES, NICENESS
+from lezea_mlops.runtime.courier import MAX_LOG_BYTES, NICENESS
+from lezea_mlops.runtime.own_process import MLFLOW_DEFAULTS
 from lezea_mlops.tracker import ExperimentTracker
 from tests.conftest import ROOT
 from tests.courier.conftest import Watch, courier_of, deadline
@@ -102,7 +103,7 @@ def test_its_time_outs_are_not_the_programs(
     nowhere: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """MLflow waits for minutes by default; the courier does not, and the program's own environment stays as it was."""
-    for name in IMPATIENCE:
+    for name in MLFLOW_DEFAULTS:
         monkeypatch.delenv(name, raising=False)
     before = dict(os.environ)
     tracker = ExperimentTracker("Demo", auto_start=True)
@@ -116,7 +117,7 @@ def test_its_time_outs_are_not_the_programs(
         "print(os.environ['MLFLOW_HTTP_REQUEST_TIMEOUT'], os.environ['MLFLOW_HTTP_REQUEST_MAX_RETRIES'])\n"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
-    assert done.stdout == f"7 {IMPATIENCE['MLFLOW_HTTP_REQUEST_MAX_RETRIES']}\n"
+    assert done.stdout == f"7 {MLFLOW_DEFAULTS['MLFLOW_HTTP_REQUEST_MAX_RETRIES']}\n"
 
 
 def test_its_log_does_not_grow_for_ever(nowhere: str) -> None:

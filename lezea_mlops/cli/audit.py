@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 from collections.abc import Sequence
 from typing import Annotated
 
@@ -23,9 +22,9 @@ from lezea_mlops.cli.runs import (
     say,
     usage_errors,
 )
-from lezea_mlops.cli.sync import IMPATIENCE
 from lezea_mlops.config import load_settings
 from lezea_mlops.runtime.audit import AuditReport, audit_run
+from lezea_mlops.runtime.own_process import prepare_own_process
 from lezea_mlops.sinks.base import Finding
 
 MOST_LINES = 50
@@ -52,8 +51,7 @@ def audit(
     not be asked.
     """
     console = error_console()
-    for name, value in IMPATIENCE.items():
-        os.environ.setdefault(name, value)
+    prepare_own_process()
     with usage_errors(console):
         settings = load_settings(runs_dir=runs_dir)
         check_sinks(to, settings)

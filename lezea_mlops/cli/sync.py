@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 import time
 from collections.abc import Callable, Sequence
 from typing import Annotated
@@ -33,14 +32,8 @@ from lezea_mlops.cli.watch import Interruption, Watch
 from lezea_mlops.config import Settings, load_settings
 from lezea_mlops.errors import LezeaError
 from lezea_mlops.journal import RunFolder
+from lezea_mlops.runtime.own_process import prepare_own_process
 from lezea_mlops.runtime.replay import Delivered, Order, Wait, deliver_run
-
-# MLflow waits for minutes by default, and tells its makers of its use. This process is ours, and a person waits for it.
-IMPATIENCE = {
-    "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
-    "MLFLOW_DISABLE_TELEMETRY": "true",
-}
 
 
 def sync(
@@ -63,8 +56,7 @@ def sync(
 ) -> None:
     """Deliver what waits in the journals of RUNS to their backends; exit code 1 if something still waits."""
     console = error_console()
-    for name, value in IMPATIENCE.items():
-        os.environ.setdefault(name, value)
+    prepare_own_process()
     with usage_errors(console):
         settings = load_settings(runs_dir=runs_dir)
         check_sinks(to, settings)

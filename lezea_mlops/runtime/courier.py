@@ -26,11 +26,13 @@ from lezea_mlops.journal import RunFolder
 from lezea_mlops.runtime.assembly import build_sinks
 from lezea_mlops.runtime.channel import Channel, Gone, Message
 from lezea_mlops.runtime.delivering import Keeper, RunDelivery
+from lezea_mlops.runtime.own_process import prepare_own_process
 from lezea_mlops.runtime.syncing import JournalSyncer
 
 log = logging.getLogger("lezea_mlops")
 
 NICENESS = 10
+SESSION_NICENESS = 19
 # The process that eats the memory is not this one; still, this one is the one that can be spared.
 OOM_SCORE = 500
 LOOK_EVERY_S = 1.0
@@ -38,8 +40,6 @@ LONGEST_STAY_S = 600.0
 MAX_UNSENT = 100
 MAX_TEXT = 4_000
 MAX_LOG_BYTES = 1024 * 1024
-# MLflow waits for minutes by default.
-IMPATIENCE = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "20", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1"}
 
 
 def main(start: Mapping[str, Any]) -> int:
@@ -64,15 +64,15 @@ def main(start: Mapping[str, Any]) -> int:
 def _be_modest() -> None:
     """Take what others leave, and tell nobody: neither MLflow's makers, nor by signals meant for the terminal."""
     os.nice(NICENESS)
-    with contextlib.suppress(OSError):
-        # Only Linux has it.
-        Path("/proc/self/oom_score_adj").write_text(str(OOM_SCORE))
+    # Only Linux has these. Sessions share the processors evenly there, however nice their processes are among
+    # themselves; that a whole session is to take what others leave is said in the second file.
+    for place, value in (("oom_score_adj", OOM_SCORE), ("autogroup", SESSION_NICENESS)):
+        with contextlib.suppress(OSError):
+            Path("/proc/self", place).write_text(str(value))
     # A scheduler that ends a job tells every process of it; the parent's end is still to be delivered.
     for number in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
-    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-    for name, value in IMPATIENCE.items():
-        os.environ.setdefault(name, value)
+    prepare_own_process()
 
 
 def _leave_deleted_folder(instead: Path) -> None:

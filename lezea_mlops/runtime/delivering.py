@@ -14,7 +14,7 @@ from lezea_mlops._clock import Deadline, now_us
 from lezea_mlops._files import LifeLock, replace_atomically
 from lezea_mlops.delivery import CALL_WAIT_S, DeliveryLoop, Shipper
 from lezea_mlops.journal import COURIER_WRITER, RunFolder, last_numbers
-from lezea_mlops.runtime.ends import write_missing_ends
+from lezea_mlops.runtime.ends import newest_attempt, write_missing_ends
 from lezea_mlops.sinks.base import Sink
 
 log = logging.getLogger("lezea_mlops")
@@ -63,6 +63,7 @@ class RunDelivery:
         self._running = 0
         self._lock: LifeLock | None = None
         self._lock_failed = False
+        self._looked_at: tuple[int, bool] | None = None
 
     @property
     def shippers(self) -> list[Shipper]:
@@ -109,7 +110,12 @@ class RunDelivery:
         with self._guard:
             if self._lock is None or self._running == 0:
                 return
+            # Looking for ends reads the journal; a run that goes on for days is not read again and again.
+            attempt = newest_attempt(self.folder)
+            if attempt is not None and attempt == self._looked_at:
+                return
             written = write_missing_ends(self.folder, self._lock)
+            self._looked_at = attempt
         if written:
             self.wake()
 
@@ -150,6 +156,7 @@ class RunDelivery:
     def end(self, wanted: Numbers, deadline: Deadline) -> None:
         """Ship what waits and end the loops; what is not shipped at the deadline stays in the journal."""
         self.take_over()
+        self.write_missing_ends()
         with self._guard:
             self._ending = True
         if not self.delivers:

@@ -79,6 +79,18 @@ def write_missing_ends(folder: RunFolder, lock: LifeLock) -> int:
         return 0
 
 
+def newest_attempt(folder: RunFolder) -> tuple[int, bool] | None:
+    """Return the number of the newest attempt and whether its process is gone: while both stay, no end becomes missing.
+
+    None if the journal cannot be read, or holds nothing.
+    """
+    try:
+        last = last_record(folder, MAIN_WRITER)
+    except JournalError:
+        return None
+    return None if last is None else (last.att, is_writing(folder) is False)
+
+
 def write_ends_before_resuming(folder: RunFolder, left: LeftBehind) -> None:
     """Journal the missing end of the attempts before the one that this process is about to begin.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -11,10 +12,10 @@ from mlflow import MlflowClient
 from typer.testing import CliRunner, Result
 
 from lezea_mlops.cli.audit import MOST_LINES, audit
-from lezea_mlops.cli.sync import IMPATIENCE
 from lezea_mlops.config import load_settings
 from lezea_mlops.journal import RunFolder
 from lezea_mlops.runtime.delivering import take_delivery_lock
+from lezea_mlops.runtime.own_process import MLFLOW_DEFAULTS
 from lezea_mlops.runtime.replay import deliver_run
 from lezea_mlops.tracker import ExperimentTracker
 from tests.gate import Gate
@@ -27,7 +28,7 @@ app.command()(audit)
 @pytest.fixture(autouse=True)
 def environment_is_put_back(monkeypatch: pytest.MonkeyPatch) -> None:
     """The command sets variables of its own process, which is that of the tests here."""
-    for name in IMPATIENCE:
+    for name in MLFLOW_DEFAULTS.keys() - os.environ.keys():
         monkeypatch.setenv(name, "1")
         monkeypatch.delenv(name)
     # What is asserted may not depend on the width of a terminal.

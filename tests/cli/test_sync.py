@@ -18,10 +18,11 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from lezea_mlops.cli import app
-from lezea_mlops.cli.sync import IMPATIENCE, Delivery
+from lezea_mlops.cli.sync import Delivery
 from lezea_mlops.config import load_settings
 from lezea_mlops.journal import RunFolder
 from lezea_mlops.runtime.delivering import take_delivery_lock
+from lezea_mlops.runtime.own_process import MLFLOW_DEFAULTS
 from lezea_mlops.runtime.replay import Order
 from lezea_mlops.tracker import ExperimentTracker
 from tests.conftest import ROOT
@@ -32,7 +33,7 @@ from tests.sinks.mlflow.seen import artifacts, runs_of, the_run
 @pytest.fixture(autouse=True)
 def environment_is_put_back(monkeypatch: pytest.MonkeyPatch) -> None:
     """The command sets variables of its own process, which is that of the tests here."""
-    for name in IMPATIENCE.keys() - os.environ.keys():
+    for name in MLFLOW_DEFAULTS.keys() - os.environ.keys():
         monkeypatch.setenv(name, "1")
         monkeypatch.delenv(name)
 

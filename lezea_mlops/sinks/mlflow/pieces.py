@@ -10,7 +10,7 @@ import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from lezea_mlops.events import INDIVIDUAL_LEVELS, Envelope, as_number
 from lezea_mlops.sinks.mlflow.names import dotted, file_part, fit, metric_key
@@ -25,8 +25,7 @@ _LAST_MS = 253_402_300_799_999  # the end of the year 9999, where many programs'
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
-@dataclass(frozen=True)
-class Point:
+class Point(NamedTuple):
     """One value of a metric.
 
     Attributes:
@@ -106,7 +105,8 @@ class Translation:
 
 def mapping_of(value: Any) -> Payload:
     """Return *value* if it is a mapping, not the pointer of one that was too large for a line; else an empty one."""
-    return value if isinstance(value, Mapping) and "$blob" not in value else {}
+    # What JSON calls an object is a dict here; asking for any mapping takes several times as long.
+    return value if isinstance(value, dict) and "$blob" not in value else {}
 
 
 def text_of(value: Any) -> str:
@@ -127,7 +127,7 @@ def whole_of(value: Any) -> int:
 
 def number_of(value: Any) -> float | None:
     """Return a number, which may be NaN or infinite; None if it is none."""
-    number = as_number(value.get("$num") if isinstance(value, Mapping) else value)
+    number = as_number(value.get("$num") if isinstance(value, dict) else value)
     if number is None:
         return None
     try:
@@ -200,10 +200,13 @@ def points(
     record: Envelope, values: Any, step: Any, folder: tuple[str, ...] = (), *, individual: bool = False
 ) -> Iterator[Point]:
     """Yield every number of a mapping as a point below *folder*; nested mappings are folders too."""
+    found = mapping_of(values)
+    if not found:
+        return
     scope = scope_of(record)
     individual = individual or any(level in INDIVIDUAL_LEVELS for level, _ in scope)
     at = whole_of(step)
-    for path, value in _leaves(mapping_of(values), folder):
+    for path, value in _leaves(found, folder):
         number = number_of(value)
         if number is not None:
             yield Point(metric_key(scope, path[:-1], path[-1], record.wid), number, at, individual)
@@ -221,24 +224,37 @@ def flatten(values: Any) -> dict[str, str]:
     return flat
 
 
+def holds_pointer(value: Any, depth: int = 0) -> bool:
+    """Tell whether there may be something for ``blobs_in``; most records hold nothing of it."""
+    if type(value) is dict:
+        if "$blob" in value:
+            return True
+        value = value.values()
+    elif type(value) is not list:
+        return False
+    return depth <= MAX_DEPTH and any(
+        holds_pointer(item, depth + 1) for item in value if type(item) is dict or type(item) is list
+    )
+
+
 def blobs_in(value: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, str, Payload]]:
     """Yield dotted name, hash and pointer of every value below *value* that was too large for a line."""
-    if len(path) > MAX_DEPTH or not isinstance(value, (Mapping, list)):
+    if len(path) > MAX_DEPTH or not isinstance(value, (dict, list)):
         return
-    sha256 = sha256_of(value.get("$blob")) if isinstance(value, Mapping) else None
-    if sha256 is not None and isinstance(value, Mapping):
+    sha256 = sha256_of(value.get("$blob")) if isinstance(value, dict) else None
+    if sha256 is not None and isinstance(value, dict):
         yield ".".join(path), sha256, value
         return
-    items = value.items() if isinstance(value, Mapping) else enumerate(value)
+    items = value.items() if isinstance(value, dict) else enumerate(value)
     for name, item in items:
-        if isinstance(item, (Mapping, list)):
+        if isinstance(item, (dict, list)) and item:
             yield from blobs_in(item, (*path, str(name)))
 
 
 def _leaves(values: Payload, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], Any]]:
     """Yield what is no further mapping, with the names that lead there."""
     for name, value in values.items():
-        if isinstance(value, Mapping) and _is_nested(value) and len(path) < MAX_DEPTH:
+        if isinstance(value, dict) and _is_nested(value) and len(path) < MAX_DEPTH:
             yield from _leaves(value, (*path, name))
         else:
             yield (*path, name), value

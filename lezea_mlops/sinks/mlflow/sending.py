@@ -6,6 +6,7 @@ import hashlib
 import json
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +45,7 @@ class Sender:
 
     def metrics(self, metrics: Sequence[Any]) -> None:
         """Send metrics."""
-        sized = [(metric, _size(metric.key)) for metric in metrics]
+        sized = [(metric, _size_of_name(metric.key)) for metric in metrics]
         for part in _parts(sized, METRICS_PER_REQUEST):
             self._client.log_batch(self._run_id, metrics=part)
 
@@ -178,6 +179,10 @@ class Sender:
 
 def _size(*texts: str) -> int:
     return sum(len(json.dumps(text)) for text in texts) + BYTES_AROUND
+
+
+# The names of a run's metrics come again and again.
+_size_of_name = lru_cache(maxsize=4_096)(_size)
 
 
 def _parts(sized: Sequence[tuple[Any, int]], most: int) -> Iterator[list[Any]]:

@@ -215,14 +215,16 @@ class MlflowSink:
     def _metrics(self, record: Envelope, translation: Translation, tags: dict[str, str]) -> Iterable[Any]:
         from mlflow.entities import Metric
 
+        at_ms = time_ms(record)
         for point in translation.points:
-            key = fit(point.key)
+            key, value = fit(point.key), point.value
             if not self._admitted(key, point.individual, tags):
                 continue
-            for name, text in told_of(key, point):
-                self._tell(tags, name, text)
-            value = math.nan if math.isinf(point.value) else point.value
-            yield Metric(key, value, time_ms(record), point.step)
+            if key != point.key or math.isinf(value):
+                for name, text in told_of(key, point):
+                    self._tell(tags, name, text)
+                value = math.nan if math.isinf(value) else value
+            yield Metric(key, value, at_ms, point.step)
 
     def _admitted(self, key: str, individual: bool, tags: dict[str, str]) -> bool:
         """Tell whether a name may be shown: those of individuals only while there are fewer than 1,000 names."""

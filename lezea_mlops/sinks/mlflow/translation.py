@@ -18,6 +18,7 @@ from lezea_mlops.sinks.mlflow.pieces import (
     blobs_in,
     dump,
     flatten,
+    holds_pointer,
     identity,
     mapping_of,
     number_of,
@@ -66,6 +67,8 @@ def names_of_run(started: Envelope) -> tuple[str, str]:
 
 def _large_values(record: Envelope, out: Translation) -> None:
     """Bring values that were too large for a line as files."""
+    if not holds_pointer(record.payload):
+        return
     for name, sha256, pointer in blobs_in(record.payload):
         suffix = {"json": "json", "text": "txt"}.get(text_of(pointer.get("format")), "bin")
         path = f"values/{record.type}/{identity(record)}-{file_part(name)}.{suffix}"
@@ -171,7 +174,8 @@ def _training_step(record: Envelope, p: Payload, out: Translation) -> None:
     folder = (split,) if split else ()
     out.step = whole_of(step)
     out.points += points(record, p.get("metrics"), step, folder)
-    out.points += points(record, {"delta_loss": p.get("delta_loss")}, step, folder)
+    if p.get("delta_loss") is not None:
+        out.points += points(record, {"delta_loss": p["delta_loss"]}, step, folder)
     out.points += points(record, p.get("modification_statistics"), step, ("modification",))
 
 

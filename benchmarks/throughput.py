@@ -26,6 +26,7 @@ from trackers import QUIET, metrics_of, prepared_store
 
 from lezea_mlops.config import load_settings
 from lezea_mlops.journal import RunFolder
+from lezea_mlops.runtime.own_process import prepare_own_process
 from lezea_mlops.runtime.replay import deliver_run
 from lezea_mlops.tracker import ExperimentTracker
 
@@ -115,6 +116,8 @@ def main() -> None:
     )
     arguments = parser.parse_args()
     os.environ |= QUIET
+    # As ``lezea sync`` does in its process; here the bare loop has the good of it too.
+    prepare_own_process()
     rates: dict[str, list[float]] = {name: [] for name in WAYS}
     profile = cProfile.Profile() if arguments.profile else None
     with tempfile.TemporaryDirectory(dir=arguments.folder) as place:

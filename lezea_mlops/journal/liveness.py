@@ -116,7 +116,11 @@ class Attempt:
 def _newest_status(folder: RunFolder, near_bytes: int | None = None) -> str | None:
     """Return how the newest attempt ended, as far as the last *near_bytes* of the journal tell."""
     last = last_record(folder, MAIN_WRITER)
-    newest = _read_attempts(folder, near_bytes).get(last.att) if last is not None else None
+    if last is None:
+        return None
+    # An attempt that begins or ends there is the newest; else the last record belongs to it.
+    near = [record.att for record in _starts_and_ends(folder.journal(MAIN_WRITER), near_bytes)]
+    newest = _read_attempts(folder, near_bytes).get(max(near, default=last.att))
     return newest.status if newest is not None else None
 
 

@@ -77,6 +77,8 @@ F = TypeVar("F", bound=Callable[..., Any])
 StatsEvent = type[ModificationTreeStatsLogged] | type[ModificationStatsLogged]
 
 STATUSES = ("completed", "failed", "killed")
+# Beyond about 24 days the system's own waits overflow; infinity is a number that a user may mean.
+LONGEST_FLUSH_S = 20 * 24 * 3600.0
 # What a driver says of when it is due lies so far ahead at most.
 MAX_DUE_US = 2_000_000
 # No process has this pid.
@@ -167,7 +169,8 @@ class ExperimentTracker:
         self._recorder, self._files = parts.recorder, parts.files
         self.run_dir: Path = self._recorder.folder.path
         self.experiment_id: str = self._recorder.folder.run_id
-        self._cleaner = Cleaner(self._files.store_blob, Redactor() if self._settings.redact else None)
+        self._redactor = Redactor() if self._settings.redact else None
+        self._cleaner = Cleaner(self._files.store_blob, self._redactor)
         self._strict, self._async_mode = self._settings.strict, async_mode
         self._warned, self._trees = Warned(), TreeLog()
         self._driver: Driver | None = None
@@ -264,7 +267,7 @@ class ExperimentTracker:
             False if *timeout_s* seconds passed first, or nothing delivers (before ``start``, offline).
         """
         driver = self._driver
-        return driver is not None and driver.flush(Deadline.after(timeout_s))
+        return driver is not None and driver.flush(Deadline.after(min(timeout_s, LONGEST_FLUSH_S)))
 
     def __enter__(self) -> ExperimentTracker:
         if self._status == "created":
@@ -299,7 +302,8 @@ class ExperimentTracker:
 
         Returns:
             ``status``, ``journal`` (records, lost, path), ``counts`` of everything that was rejected, changed or
-            lost, and ``sinks``: by name, state, delivered, waiting, rejected, failures by reason, last error.
+            lost, ``redacted`` (secrets that were removed, by their name or kind), and ``sinks``: by name, state,
+            delivered, waiting, rejected, failures by reason, last error.
         """
         driver = self._driver
         with self._recorder.lock:
@@ -314,6 +318,7 @@ class ExperimentTracker:
                 "lost": counts.get("not_written", 0),
             },
             "counts": counts,
+            "redacted": self._redacted(),
             "sinks": driver.health() if driver is not None else {},
         }
 
@@ -1091,7 +1096,11 @@ class ExperimentTracker:
         call.record(ArtifactLogged(path=name, name=name, role=role, **captured))
 
     def _record_environment(self, call: Call, info: Mapping[str, Any] | None) -> None:
-        facts = capture_environment(self._cleaner) if info is None else call.needed_mapping("info", info)
+        facts = (
+            capture_environment(self._cleaner, self._redactor)
+            if info is None
+            else call.needed_mapping("info", info)
+        )
         call.record(EnvironmentCaptured(facts=facts))
 
     def _record_git(self, call: Call, path: Path | None) -> None:
@@ -1152,12 +1161,15 @@ class ExperimentTracker:
     def _record_end(self, status: str, reason: str | None, error: BaseException | None) -> None:
         self._recorder.finish_folds()
         with self._recorder.lock:
-            summary = self._recorder.figures.summary()
             fields = present(
                 reason=None if reason is None else self._cleaner.text(reason),
-                error=_described(error, self._cleaner), summary=self._cleaner.clean(summary),
+                error=_described(error, self._cleaner),
+                summary=self._cleaner.clean(self._recorder.figures.summary()),
                 duration_ms=(now_us() - self._started_us) // 1000,
             )  # fmt: skip
+            # Last, for reason and traceback may hold secrets too.
+            if redacted := self._redacted():
+                fields["summary"]["redacted"] = redacted
             self._recorder.record(RunFinished(status=status, **fields))
             # The end is told. A record that comes late closes the lock, whose descriptor may then be another file's.
             signals.unwatch(self._key)
@@ -1174,6 +1186,10 @@ class ExperimentTracker:
                     "%d records wait in %s for %s%s; ship them with: lezea sync %s",
                     waiting, self.run_dir, sink, goes_on if closing.courier_pid else "", self.experiment_id,
                 )  # fmt: skip
+
+    def _redacted(self) -> dict[str, int]:
+        """Return how many secrets were removed, by name or kind."""
+        return {} if self._redactor is None else dict(sorted(self._redactor.found.items()))
 
     def _sink_state(self, name: str) -> Mapping[str, Any]:
         """Return what a sink remembers of the run, as whoever delivers it stored it last."""

@@ -8,6 +8,8 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
+from lezea_mlops.events import Redactor
+
 log = logging.getLogger("lezea_mlops")
 
 
@@ -45,7 +47,11 @@ class SinkHealth:
             log.warning("%s takes records again", self.destination)
 
     def failed(self, reason: str, message: str) -> None:
-        """Count a failure; say so if it is the first of its state."""
+        """Count a failure; say so if it is the first of its state.
+
+        What a library says of an address may hold its password; what is kept and told does not.
+        """
+        message = without_secrets(message)
         state = reason if reason in ("refusing", "removed") else "down"
         with self._lock:
             self.failures[reason] += 1
@@ -89,3 +95,8 @@ class SinkHealth:
                 "state": self.state, "delivered": self.delivered, "waiting": waiting, "rejected": self.rejected,
                 "damaged": self.damaged, "failures": dict(self.failures), "last_error": self.last_error,
             }  # fmt: skip
+
+
+def without_secrets(text: str) -> str:
+    """Return *text* with secrets masked, whether or not the run's own records are redacted."""
+    return Redactor().redact(text)[0]

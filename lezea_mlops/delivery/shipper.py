@@ -6,6 +6,7 @@ import contextlib
 import json
 import logging
 import os
+import traceback
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum
@@ -15,7 +16,7 @@ from typing import Any
 from lezea_mlops._clock import MonotonicClock, now_us
 from lezea_mlops._files import make_private_folder, open_private
 from lezea_mlops.delivery.breaker import Breaker
-from lezea_mlops.delivery.health import SinkHealth
+from lezea_mlops.delivery.health import SinkHealth, without_secrets
 from lezea_mlops.errors import JournalError
 from lezea_mlops.events import FORMAT_VERSION, Envelope, encode_envelope
 from lezea_mlops.journal import (
@@ -233,10 +234,18 @@ class Shipper:
         except Unavailable:
             raise
         except Exception as error:
-            message = f"{type(error).__name__}: {error}"
+            message = without_secrets(f"{type(error).__name__}: {error}")
             if message != self.health.last_error:
-                log.exception("the sink %s failed in a way it does not declare", self.sink.name)
+                self._tell_of_surprise(error)
             raise Unavailable(message, "error") from error
+
+    def _tell_of_surprise(self, error: Exception) -> None:
+        told = "".join(traceback.format_exception(error))
+        said = "the sink %s failed in a way it does not declare"
+        if (shown := without_secrets(told)) == told:
+            log.error(said, self.sink.name, exc_info=error)
+        else:
+            log.error(said + ":\n%s", self.sink.name, shown)
 
     def _deliver_or_halve(self, records: Sequence[Envelope], refused: list[Refused]) -> None:
         """Deliver, and on ``Rejected`` halve until each bad record stands alone."""
@@ -244,7 +253,7 @@ class Shipper:
             self.sink.deliver(records)
         except Rejected as error:
             if len(records) == 1:
-                refused.append((records[0], str(error)))
+                refused.append((records[0], without_secrets(str(error))))
                 return
             middle = len(records) // 2
             self._deliver_or_halve(records[:middle], refused)

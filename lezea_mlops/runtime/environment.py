@@ -29,12 +29,20 @@ def describe_start(cleaner: Cleaner) -> dict[str, Any]:
     }
 
 
-def capture_environment(cleaner: Cleaner) -> dict[str, Any]:
-    """Return facts about host, GPUs and packages."""
+def capture_environment(cleaner: Cleaner, redactor: Redactor | None) -> dict[str, Any]:
+    """Return facts about host, GPUs and packages.
+
+    Args:
+        cleaner: cleans the facts.
+        redactor: removes secrets from the command line; None leaves them.
+    """
     from lezea_mlops.capture import capture_gpus, capture_host, capture_packages
 
     host = capture_host()
-    arguments, removed = Redactor().redact_arguments([str(argument) for argument in host.pop("argv", [])])
-    cleaner.counts["redacted"] += removed
+    arguments = [str(argument) for argument in host.pop("argv", [])]
+    if redactor is not None:
+        arguments, removed = redactor.redact_arguments(arguments)
+        if removed:
+            cleaner.counts["redacted"] += removed
     facts = {"host": host | {"argv": arguments}, "gpu": capture_gpus(), "packages": capture_packages()}
     return cleaner.clean_mapping(facts)

@@ -18,6 +18,7 @@ from urllib.parse import SplitResult, urlsplit, urlunsplit
 from lezea_mlops._files import locked
 from lezea_mlops._lazy import require
 from lezea_mlops.errors import MissingDependencyError
+from lezea_mlops.events import Redactor
 from lezea_mlops.sinks.base import Rejected, Unavailable, without_credentials
 
 PROBE_TIMEOUT_S = 3.0
@@ -49,8 +50,8 @@ def connect(uri: str) -> Any:
     """
     if _address(uri).scheme in ("", "file"):
         raise Unavailable(
-            f"MLflow's file store ({uri}) keeps repeated points twice and is in maintenance mode; set "
-            "LEZEA_MLFLOW_TRACKING_URI to sqlite:///mlflow.db or to the address of a server",
+            f"MLflow's file store ({without_credentials(uri)}) keeps repeated points twice and is in maintenance mode; "
+            "set LEZEA_MLFLOW_TRACKING_URI to sqlite:///mlflow.db or to the address of a server",
             "configuration",
         )
     probe(uri)
@@ -182,6 +183,8 @@ def _reason(text: str) -> str:
 
 
 def first_line(error: BaseException) -> str:
-    """Return the first line of an error's text, which in these libraries says what happened."""
+    """Return the first line of an error's text, which in these libraries says what happened, without secrets."""
     lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0][:MAX_LINE] if lines else ''}"
+    # Redacted before it is cut: half a secret has no shape.
+    said = Redactor().redact(lines[0])[0] if lines else ""
+    return f"{type(error).__name__}: {said[:MAX_LINE]}"

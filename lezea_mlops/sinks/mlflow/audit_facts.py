@@ -9,11 +9,7 @@ from lezea_mlops.events import Envelope
 from lezea_mlops.sinks.base import AuditCounts, Finding
 from lezea_mlops.sinks.mlflow.audit_files import WantedFiles
 from lezea_mlops.sinks.mlflow.audit_survey import Claim, Stored, Survey, brief
-from lezea_mlops.sinks.mlflow.names import file_part, fit
-from lezea_mlops.sinks.mlflow.params import MAX_TAG, ParamHistory, shortened
-from lezea_mlops.sinks.mlflow.pieces import TextFile, Translation
-from lezea_mlops.sinks.mlflow.runs import ORDER_TAG
-from lezea_mlops.sinks.mlflow.sink import (
+from lezea_mlops.sinks.mlflow.marks import (
     CAPPED_TAG,
     CAPPED_TEXT,
     OUTCOME_TAGS,
@@ -22,6 +18,10 @@ from lezea_mlops.sinks.mlflow.sink import (
     status_order,
     told_of,
 )
+from lezea_mlops.sinks.mlflow.names import file_part, fit
+from lezea_mlops.sinks.mlflow.params import MAX_TAG, ParamHistory, shortened
+from lezea_mlops.sinks.mlflow.pieces import TextFile, Translation
+from lezea_mlops.sinks.mlflow.runs import ORDER_TAG
 
 # People write the description; what records say of it is only a proposal.
 NOTE_TAG = "mlflow.note.content"

@@ -9,8 +9,8 @@ from lezea_mlops.events import Envelope
 from lezea_mlops.journal import BlobStore, RunFolder
 from lezea_mlops.sinks.base import AuditCounts, AuditedJournal, Finding
 from lezea_mlops.sinks.mlflow.audit_survey import Stored, Survey
+from lezea_mlops.sinks.mlflow.marks import status_order
 from lezea_mlops.sinks.mlflow.pieces import BlobFile, Translation
-from lezea_mlops.sinks.mlflow.sink import status_order
 from lezea_mlops.sinks.mlflow.translation import translate
 
 

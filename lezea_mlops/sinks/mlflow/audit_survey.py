@@ -12,11 +12,11 @@ from typing import Any
 from lezea_mlops.events import Envelope
 from lezea_mlops.sinks.base import Rejected, Run, Unavailable
 from lezea_mlops.sinks.mlflow.connection import connect, translated_errors
+from lezea_mlops.sinks.mlflow.marks import StatusOrder, status_order
 from lezea_mlops.sinks.mlflow.names import file_part, fit
 from lezea_mlops.sinks.mlflow.params import MAX_PARAM, shortened
 from lezea_mlops.sinks.mlflow.pieces import Point, Translation
 from lezea_mlops.sinks.mlflow.runs import active_runs, read_run
-from lezea_mlops.sinks.mlflow.sink import StatusOrder, status_order
 
 # MLflow's own size of a page.
 POINTS_PER_PAGE = 25_000

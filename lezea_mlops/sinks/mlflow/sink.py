@@ -6,7 +6,6 @@ import json
 import math
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -22,25 +21,27 @@ from lezea_mlops.sinks.base import (
     without_credentials,
 )
 from lezea_mlops.sinks.mlflow.connection import RunGone, connect, probe, translated_errors
+from lezea_mlops.sinks.mlflow.marks import (
+    CAPPED_TAG,
+    CAPPED_TEXT,
+    OUTCOME_TAGS,
+    SUPERSEDED_TAG,
+    StatusOrder,
+    read_order,
+    said_of_the_past,
+    status_order,
+    told_of,
+)
 from lezea_mlops.sinks.mlflow.names import fit
 from lezea_mlops.sinks.mlflow.notes import Notes
 from lezea_mlops.sinks.mlflow.params import ParamHistory
-from lezea_mlops.sinks.mlflow.pieces import Point, Translation, end_ms, time_ms
+from lezea_mlops.sinks.mlflow.pieces import Translation, end_ms, time_ms
 from lezea_mlops.sinks.mlflow.runs import ORDER_TAG, find_run, make_run, read_run
 from lezea_mlops.sinks.mlflow.sending import Sender
 from lezea_mlops.sinks.mlflow.translation import translate
 
-SUPERSEDED_TAG = "lezea.superseded_from_step"
-CAPPED_TAG = "lezea.metric_names_capped"
-CAPPED_TEXT = (
-    f"more than {MAX_NAMES_APART} metric names: further builders' and taskers' own metrics are only in the journal; "
-    "population snapshots and folds show them together"
-)
-OUTCOME_TAGS = ("lezea.reason", "lezea.error")
 # A request to a server that died takes MLflow minutes; it is asked again after this time without an answer.
 PROBE_AFTER_S = 0.2
-
-StatusOrder = list[Any]
 
 
 class MlflowSink:
@@ -141,7 +142,7 @@ class MlflowSink:
         self._run_id, self._experiment_id = run.info.run_id, run.info.experiment_id
         self._sender = Sender(self._client, run.info.run_id, RunFolder(self._run.folder))
         self._params = ParamHistory(run.data.params, run.data.tags)
-        self._status_order = _read_order(run.data.tags.get(ORDER_TAG))
+        self._status_order = read_order(run.data.tags.get(ORDER_TAG))
         superseded_from = run.data.tags.get(SUPERSEDED_TAG, "")
         self._superseded_from = int(superseded_from) if superseded_from.isdecimal() else math.inf
         self._told = {name for name in run.data.tags if name.startswith("lezea.")}
@@ -187,7 +188,7 @@ class MlflowSink:
             if (word := translation.status) is not None:
                 order, newest = status_order(record, word), status[0] if status else self._status_order
                 if order < newest:
-                    translation = _said_of_the_past(record, translation, newest)
+                    translation = said_of_the_past(record, translation, newest)
                 else:
                     status = (order, record, word)
                     # What is not said of this attempt any more must not stay from the one before.
@@ -258,37 +259,3 @@ class MlflowSink:
         sender.status(status, None if status == "RUNNING" else end_ms(record))
         sender.tags({ORDER_TAG: json.dumps(order)})
         self._status_order = order
-
-
-def told_of(key: str, point: Point) -> Iterator[tuple[str, str]]:
-    """Yield name and text of the tags that say what the metric *key* cannot show of *point*."""
-    if key != point.key:
-        yield f"lezea.name.{key[-16:]}", point.key
-    if math.isinf(point.value):
-        sign = "Infinity" if point.value > 0 else "-Infinity"
-        yield f"lezea.nonfinite.{point.key}", f"{sign}, first at step {point.step}; shown as NaN"
-
-
-def _said_of_the_past(record: Envelope, translation: Translation, newest: StatusOrder) -> Translation:
-    """Leave out what a newer start or end has said since; all else comes again, in case that it is gone.
-
-    The files of an end may stand in the place of a newer one's. Those of the same writer follow in their order.
-    """
-    tags = {name: value for name, value in translation.tags.items() if name not in OUTCOME_TAGS}
-    newer_follows = record.type == "run_started" or newest[3] == record.wid
-    return replace(translation, tags=tags, texts=translation.texts if newer_follows else [])
-
-
-def status_order(record: Envelope, status: str) -> StatusOrder:
-    """Return where a status stands: a newer attempt beats an older, an end a start, a real end an inferred one."""
-    rank = 0 if status == "RUNNING" else 1 if record.payload.get("inferred") else 2
-    return [record.att, rank, record.ts, record.wid, record.seq]
-
-
-def _read_order(text: str | None) -> StatusOrder:
-    """Read an order back; an empty one if there is none, or a person wrote something else there."""
-    try:
-        att, rank, ts, wid, seq = json.loads(text or "")
-        return [int(att), int(rank), int(ts), str(wid), int(seq)]
-    except (ValueError, TypeError):
-        return []

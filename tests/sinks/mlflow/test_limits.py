@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from lezea_mlops.events import MAX_NAMES_APART
-from lezea_mlops.sinks.mlflow.sink import CAPPED_TAG
+from lezea_mlops.sinks.mlflow.marks import CAPPED_TAG
 from tests.sinks.mlflow.place import Place, place
 from tests.sinks.mlflow.seen import artifacts, history
 

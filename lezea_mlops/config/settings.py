@@ -110,10 +110,12 @@ def _uri(name: str, value: Any) -> str:
         )
     try:
         return absolute_uri(value.strip())
-    except ValueError as error:
+    except ValueError:
         raise ConfigurationError(
-            f"{name} is {value!r}, which is no URI ({error}); it must be one such as http://host:5000 or sqlite:///x.db"
-        ) from error
+            # What stands before the last @ may be a password.
+            f"{name} is {value.rpartition('@')[2]!r}, which is no URI; it must be one such as http://host:5000 or "
+            "sqlite:///x.db"
+        ) from None
 
 
 # What MLflow takes for a store by its name alone.

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
+from lezea_mlops._clock import MonotonicClock
 from lezea_mlops.events import Redactor
 
 log = logging.getLogger("lezea_mlops")
@@ -20,8 +22,10 @@ class SinkHealth:
     record of a whole batch), ``removed`` (the run was deleted there).
     """
 
-    def __init__(self, destination: str) -> None:
+    def __init__(self, destination: str, clock: MonotonicClock = time.monotonic) -> None:
         self.destination = destination
+        self._clock = clock
+        self._had_all_at_s = clock()
         self.state = "starting"
         self.delivered = 0
         self.rejected = 0
@@ -45,6 +49,10 @@ class SinkHealth:
             before, self.state = self.state, "ok"
         if before not in ("starting", "ok"):
             log.warning("%s takes records again", self.destination)
+
+    def has_all(self) -> None:
+        """Take note that nothing waits now."""
+        self._had_all_at_s = self._clock()
 
     def failed(self, reason: str, message: str) -> None:
         """Count a failure; say so if it is the first of its state.
@@ -89,11 +97,16 @@ class SinkHealth:
             log.warning("%s", message)
 
     def as_dict(self, waiting: int) -> dict[str, Any]:
-        """Return all of it by name, with the number of records that wait."""
+        """Return all of it by name, with the number of records that wait.
+
+        ``lag_s``: how many seconds ago the destination last had everything; 0 while nothing waits.
+        """
+        lag_s = round(self._clock() - self._had_all_at_s, 3) if waiting else 0.0
         with self._lock:
             return {
-                "state": self.state, "delivered": self.delivered, "waiting": waiting, "rejected": self.rejected,
-                "damaged": self.damaged, "failures": dict(self.failures), "last_error": self.last_error,
+                "state": self.state, "delivered": self.delivered, "waiting": waiting, "lag_s": lag_s,
+                "rejected": self.rejected, "damaged": self.damaged, "failures": dict(self.failures),
+                "last_error": self.last_error,
             }  # fmt: skip
 
 

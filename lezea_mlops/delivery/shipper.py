@@ -72,7 +72,7 @@ class Shipper:
     ) -> None:
         self.sink = sink
         self.breaker = breaker or Breaker()
-        self.health = SinkHealth(destination_id(sink))
+        self.health = SinkHealth(destination_id(sink), clock)
         self._folder = folder
         self._clock = clock
         self._open = False
@@ -92,11 +92,6 @@ class Shipper:
         """Where the destination stands, by writer."""
         return dict(self._cursor.state.positions)
 
-    @property
-    def sink_state(self) -> dict[str, Any]:
-        """What the sink remembers, for instance the id of its run."""
-        return dict(self._cursor.state.sink)
-
     def ship_once(self) -> Step:
         """Move at most one batch.
 
@@ -109,6 +104,7 @@ class Shipper:
         try:
             batch = self._next_batch()
             if batch is None:
+                self.health.has_all()
                 return Step.IDLE
             refused, state = self._hand_over(batch.records)
             for record, reason in refused:

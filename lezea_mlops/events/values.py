@@ -201,9 +201,9 @@ class Cleaner:
             if name in cleaned:
                 self.counts["key_renamed"] += 1
                 name = _free_name(f"{name} ({type(key).__name__})", cleaned)
-            if self._redactor is not None and isinstance(item, str) and self._redactor.is_secret_name(name):
+            if self._redactor is not None and _is_text(item) and self._redactor.is_secret_name(name):
                 self.counts["redacted"] += 1
-                cleaned[name] = self._redactor.MASK
+                cleaned[name] = self._redactor.masked(name)
             else:
                 cleaned[name] = self._clean(item, path)
         return cleaned
@@ -273,6 +273,15 @@ def _register_error_handler() -> None:
 
 
 _register_error_handler()
+
+
+def _is_text(item: Any) -> bool:
+    """Tell whether *item* is text, or bytes, which may be one too, or holds one in a list."""
+    if isinstance(item, Enum):
+        item = item.value
+    if isinstance(item, (list, tuple)):
+        return any(isinstance(part, (str, bytes, bytearray)) for part in item)
+    return isinstance(item, (str, bytes, bytearray, memoryview))
 
 
 def _exact(text: str) -> str:

@@ -318,13 +318,9 @@ class Call:
         rest = {} if self.recorded else self._rest()
         place = _place_of_call()
         for bad in self._bad:
-            shown = shorten(bad.value)
-            fields: dict[str, Any] = {
-                "call": self.name,
-                "argument": self.cleaner.name(bad.argument),
-                "value": self.cleaner.text(shown),
-                "reason": self.cleaner.text(bad.reason),
-            }
+            shown, reason = self._shown(bad), self.cleaner.text(bad.reason)
+            fields: dict[str, Any] = {"call": self.name, "argument": self.cleaner.name(bad.argument)}
+            fields |= {"value": shown, "reason": reason}
             if rest and bad is first:
                 fields["rest"] = rest
             with self.recorder.lock:
@@ -335,13 +331,18 @@ class Call:
             if self._warned.first((self.name, bad.argument.partition("[")[0], mistake, place)):
                 log.warning(
                     "%s: %s(): %s %s (%s). The rest of the call was kept",
-                    place, self.name, bad.argument, bad.reason, shown,
+                    place, self.name, bad.argument, reason, shown,
                 )  # fmt: skip
         if self._strict:
             kind = TypeError if issubclass(first.kind, TypeError) else ValueError
             raise kind(
-                f"{self.name}(): {first.argument} {first.reason} ({shorten(first.value)})"
+                f"{self.name}(): {first.argument} {self.cleaner.text(first.reason)} ({self._shown(first)})"
             ) from first.__cause__
+
+    def _shown(self, bad: BadInput) -> str:
+        """Return a short description of a bad value, without secrets: in ``metrics['password']`` all of it is one."""
+        name = bad.argument.rpartition("[")[2].strip("]'\"")
+        return str(self.cleaner.clean({name: shorten(bad.value)})[name])
 
     def _rest(self) -> dict[str, Any]:
         """Return the good arguments of a call that recorded nothing."""

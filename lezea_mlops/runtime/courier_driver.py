@@ -314,7 +314,8 @@ class CourierDriver:
 
 
 _NOTHING_KNOWN: Mapping[str, Any] = {
-    "state": "starting", "delivered": 0, "waiting": 0, "rejected": 0, "damaged": 0, "failures": {}, "last_error": None,
+    "state": "starting", "delivered": 0, "waiting": 0, "lag_s": 0.0, "rejected": 0, "damaged": 0, "failures": {},
+    "last_error": None,
 }  # fmt: skip
 
 

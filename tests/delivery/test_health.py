@@ -8,21 +8,29 @@ import threading
 import pytest
 
 from lezea_mlops.delivery import SinkHealth
+from lezea_mlops.testing import FakeClock
 
 
 @pytest.fixture
-def health(caplog: pytest.LogCaptureFixture) -> SinkHealth:
+def clock() -> FakeClock:
+    """Return a clock that stands still."""
+    return FakeClock()
+
+
+@pytest.fixture
+def health(clock: FakeClock, caplog: pytest.LogCaptureFixture) -> SinkHealth:
     """Return the health of a destination; its log lines are caught."""
     caplog.set_level(logging.INFO, logger="lezea_mlops")
-    return SinkHealth("memory-1234abcd")
+    return SinkHealth("memory-1234abcd", clock)
 
 
 def test_a_new_destination_is_starting_and_has_told_nothing(
-    health: SinkHealth, caplog: pytest.LogCaptureFixture
+    health: SinkHealth, clock: FakeClock, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Before the first try nothing is known."""
+    """Before the first try nothing is known but since when something waits."""
+    clock.advance(2.5)
     assert health.as_dict(waiting=7) == {
-        "state": "starting", "delivered": 0, "waiting": 7, "rejected": 0, "damaged": 0, "failures": {},
+        "state": "starting", "delivered": 0, "waiting": 7, "lag_s": 2.5, "rejected": 0, "damaged": 0, "failures": {},
         "last_error": None,
     }  # fmt: skip
     assert caplog.messages == []
@@ -114,3 +122,12 @@ def test_counts_are_right_when_several_threads_count(health: SinkHealth) -> None
     for thread in threads:
         thread.join()
     assert (health.delivered, health.rejected, health.failures["timeout"]) == (8_000, 8_000, 8_000)
+
+
+def test_the_lag_counts_from_when_nothing_waited(health: SinkHealth, clock: FakeClock) -> None:
+    """While nothing waits there is none, however long nothing was logged."""
+    clock.advance(100.0)
+    assert health.as_dict(0)["lag_s"] == 0.0
+    health.has_all()
+    clock.advance(3.0)
+    assert health.as_dict(2)["lag_s"] == 3.0

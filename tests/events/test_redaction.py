@@ -51,6 +51,13 @@ def test_other_names_are_left_alone(cleaner: Cleaner, name: str) -> None:
     assert not cleaner.counts
 
 
+@pytest.mark.parametrize("value", [b"horse", bytearray(b"horse"), ["ada", "horse"], ("horse",), [b"horse"]])
+def test_bytes_and_lists_of_texts_under_a_secret_name_are_masked_too(cleaner: Cleaner, value: Any) -> None:
+    """A token read from a file is bytes; user and password may come as a pair."""
+    assert cleaner.clean({"token": value}) == {"token": MASK}
+    assert cleaner.counts == {"redacted": 1}
+
+
 @pytest.mark.parametrize("value", [5, 0.5, True, None, [1, 2], {"count": 3}])
 def test_numbers_under_a_secret_name_stay(cleaner: Cleaner, value: Any) -> None:
     """A number is no secret: ``token: 5`` counts something."""

@@ -96,7 +96,8 @@ def test_what_is_recorded_is_delivered(main: Process) -> None:
     assert main.flush()
     assert main.delivered() == 5
     assert main.driver.health()["memory"] == {
-        "state": "ok", "delivered": 5, "waiting": 0, "rejected": 0, "damaged": 0, "failures": {}, "last_error": None,
+        "state": "ok", "delivered": 5, "waiting": 0, "lag_s": 0.0, "rejected": 0, "damaged": 0, "failures": {},
+        "last_error": None,
     }  # fmt: skip
 
 

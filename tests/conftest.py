@@ -17,6 +17,8 @@ from pathlib import Path
 
 import pytest
 
+from lezea_mlops._clock import Deadline
+
 # MLflow reports its use to its makers by default; a test run contacts nobody.
 os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
 
@@ -52,6 +54,18 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     # A courier imports MLflow each time, which takes seconds; what differs from a thread is tested in tests/courier.
     monkeypatch.setenv("LEZEA_COURIER", "thread")
     monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture(autouse=True)
+def open_trackers_are_let_go() -> Iterator[None]:
+    """A tracker that a test leaves open holds files; a thousand tests would hold more than ``select`` can name."""
+    yield
+    module = sys.modules.get("lezea_mlops.tracker")
+    for tracker in list(module._OPEN.values()) if module is not None else ():
+        if tracker._driver is not None:
+            tracker._driver.close(Deadline.after(0.0))
+        tracker._recorder.close()
+        module._OPEN.pop(tracker._key, None)
 
 
 def free_port() -> int:

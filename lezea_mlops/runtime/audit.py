@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import logging
 import time
+import traceback
 from collections import Counter
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 
 from lezea_mlops.config import Settings
+from lezea_mlops.delivery import without_secrets
 from lezea_mlops.errors import JournalError
 from lezea_mlops.events import Envelope
 from lezea_mlops.journal import (
@@ -137,8 +139,10 @@ class _Audit:
             self.report.error, self.report.reason = str(error), "journal"
         except Exception as error:
             # As with the shipper: what a sink does not declare is told in the report and in the log.
-            log.exception("the audit of %s failed in a way that it does not declare", self.destination)
-            self.report.error, self.report.reason = f"{type(error).__name__}: {error}", "error"
+            told = without_secrets("".join(traceback.format_exception(error)))
+            log.error("the audit of %s failed in a way that it does not declare\n%s", self.destination, told)
+            self.report.error = without_secrets(f"{type(error).__name__}: {error}")
+            self.report.reason = "error"
 
     def _run(self, folder: RunFolder, sink: Sink) -> None:
         state = Cursor(folder.cursor(self.destination)).state

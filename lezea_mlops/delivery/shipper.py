@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import logging
 import os
-import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
@@ -17,6 +15,7 @@ from lezea_mlops._clock import MonotonicClock, now_us
 from lezea_mlops._files import make_private_folder, open_private
 from lezea_mlops.delivery.breaker import Breaker
 from lezea_mlops.delivery.health import SinkHealth, without_secrets
+from lezea_mlops.delivery.surprises import surprises_end_here
 from lezea_mlops.errors import JournalError
 from lezea_mlops.events import FORMAT_VERSION, Envelope, encode_envelope
 from lezea_mlops.journal import (
@@ -138,7 +137,7 @@ class Shipper:
         if self._open:
             self._open = False
             try:
-                with self._surprises_end_here():
+                with surprises_end_here(self.sink.name, self.health.last_error):
                     self.sink.close()
             except Unavailable as error:
                 log.debug("closing %s: %s", self.health.destination, error)
@@ -198,7 +197,7 @@ class Shipper:
 
     def _hand_over(self, records: Sequence[Envelope]) -> tuple[list[Refused], dict[str, Any]]:
         """Give *records* to the sink; return those that it refused, and what it remembers now."""
-        with self._surprises_end_here():
+        with surprises_end_here(self.sink.name, self.health.last_error):
             if not self._open:
                 self.sink.open(Run(self._identity(), self._folder.path), self._cursor.state.sink)
                 self._open = True
@@ -221,27 +220,6 @@ class Shipper:
                 "delivered as that run's",
             )
         return recorded or self._folder.run_id
-
-    @contextlib.contextmanager
-    def _surprises_end_here(self) -> Iterator[None]:
-        """Turn what a sink does not declare into ``Unavailable``; the one place where its surprises end."""
-        try:
-            yield
-        except Unavailable:
-            raise
-        except Exception as error:
-            message = without_secrets(f"{type(error).__name__}: {error}")
-            if message != self.health.last_error:
-                self._tell_of_surprise(error)
-            raise Unavailable(message, "error") from error
-
-    def _tell_of_surprise(self, error: Exception) -> None:
-        told = "".join(traceback.format_exception(error))
-        said = "the sink %s failed in a way it does not declare"
-        if (shown := without_secrets(told)) == told:
-            log.error(said, self.sink.name, exc_info=error)
-        else:
-            log.error(said + ":\n%s", self.sink.name, shown)
 
     def _deliver_or_halve(self, records: Sequence[Envelope], refused: list[Refused]) -> None:
         """Deliver, and on ``Rejected`` halve until each bad record stands alone."""

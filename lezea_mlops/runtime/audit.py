@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import logging
 import time
-import traceback
 from collections import Counter
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 
 from lezea_mlops.config import Settings
-from lezea_mlops.delivery import without_secrets
+from lezea_mlops.delivery import surprises_end_here
 from lezea_mlops.errors import JournalError
 from lezea_mlops.events import Envelope
 from lezea_mlops.journal import (
@@ -28,8 +26,6 @@ from lezea_mlops.runtime.replay import ELSEWHERE, Order, Wait, deliver_run
 from lezea_mlops.runtime.retrying import files_to_retry, refused_in
 from lezea_mlops.runtime.rewind import rewind
 from lezea_mlops.sinks.base import AuditCounts, Auditor, Finding, Run, Sink, Unavailable, destination_id
-
-log = logging.getLogger("lezea_mlops")
 
 # Beyond so many findings they are counted and not kept: a destination that lost everything would fill the memory.
 MAX_FINDINGS = 100_000
@@ -132,17 +128,12 @@ class _Audit:
         self.report = AuditReport(folder.run_id, sink.name, self.destination)
         self.again: dict[str, int] = {}
         try:
-            self._run(folder, sink)
+            with surprises_end_here(sink.name, declared=(JournalError, OSError)):
+                self._run(folder, sink)
         except Unavailable as error:
             self.report.error, self.report.reason = str(error), error.reason
         except (JournalError, OSError) as error:
             self.report.error, self.report.reason = str(error), "journal"
-        except Exception as error:
-            # As with the shipper: what a sink does not declare is told in the report and in the log.
-            told = without_secrets("".join(traceback.format_exception(error)))
-            log.error("the audit of %s failed in a way that it does not declare\n%s", self.destination, told)
-            self.report.error = without_secrets(f"{type(error).__name__}: {error}")
-            self.report.reason = "error"
 
     def _run(self, folder: RunFolder, sink: Sink) -> None:
         state = Cursor(folder.cursor(self.destination)).state

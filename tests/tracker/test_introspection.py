@@ -103,7 +103,9 @@ def test_the_figures_are_those_of_a_plain_loop_over_the_journal(calls: list[tupl
     expected = figures_by_a_plain_loop(tracker)
     assert summary["metrics"] == {name: each["last"] for name, each in expected.items() if "last" in each}
     trained = [record for record in read_run(tracker.run_dir) if record.type in ("training_step", "metric")]
-    last = {name: step for record in trained for name, step, _ in points_of(record) if "delta_loss" not in name}
+    last = {
+        name: step for record in trained for name, step, _ in points_of(record) if "delta_loss" not in name
+    }
     assert summary["last_step"] == max(last.values(), default=None)
     assert summary["events"] == Counter(record.type for record in read_run(tracker.run_dir))
 

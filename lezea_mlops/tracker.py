@@ -59,7 +59,7 @@ from lezea_mlops.events import (
     number_text,
 )
 from lezea_mlops.insight import recommend
-from lezea_mlops.journal import Cursor
+from lezea_mlops.journal import MAIN_WRITER, Cursor
 from lezea_mlops.runtime import signals
 from lezea_mlops.runtime.assembly import Parts, assemble, destinations, join, start_driver
 from lezea_mlops.runtime.call import MAX_STEP, BadInput, Call, Warned, message_of
@@ -67,6 +67,7 @@ from lezea_mlops.runtime.driver import Driver
 from lezea_mlops.runtime.environment import capture_environment, describe_start
 from lezea_mlops.runtime.files import CannotCapture, absolute_path, render_figure
 from lezea_mlops.runtime.recorder import Joining
+from lezea_mlops.runtime.remembered import remember_destinations, sync_command
 from lezea_mlops.runtime.scopes import Inherited, Scope, scopes_here
 from lezea_mlops.runtime.trees import TreeLog
 
@@ -229,6 +230,8 @@ class ExperimentTracker:
         except RuntimeError as error:
             log.warning("no thread can be started (%s); environment and git are not captured", error)
         signals.watch(self._key, self._recorder.prepare_note)
+        if self._recorder.wid == MAIN_WRITER:
+            remember_destinations(self._recorder.folder, self._settings)
         self._driver = start_driver(self._recorder, self._settings, async_mode=self._async_mode)
         if self._driver is None:
             return
@@ -242,18 +245,20 @@ class ExperimentTracker:
         journal, and a log line says which command ships it. A second call is a no-op with a warning.
 
         Args:
-            status: ``completed``, ``failed`` or ``killed``; anything else is set aside, and the run ends completed.
+            status: ``completed``, ``failed`` or ``killed``, or MLflow's word for it; any other text ends the run as
+                failed, with that text as its reason.
             reason: why, in words.
 
         Raises:
-            ValueError: with ``strict``, *status* was none of the three; the run has ended nevertheless.
+            ValueError: with ``strict``, *status* was none of these; the run has ended nevertheless.
         """
-        known = status in STATUSES
-        if not known and self._status in ("created", "running"):
+        known = _known_status(status)
+        if known is None and self._status in ("created", "running"):
             with self._call("end", strict=False) as call:
                 call.reject("status", status, f"is none of {', '.join(STATUSES)}")
-        self._finish(status if known else "completed", reason, None)
-        if not known and self._strict:
+        # A word that nobody knows is no success.
+        self._finish(known or "failed", reason or (None if known else f"end() was told {status!r}"), None)
+        if known is None and self._strict:
             raise ValueError(f"end(): status is {status!r}, and none of {', '.join(STATUSES)}")
 
     def finalize_experiment(self) -> None:
@@ -268,6 +273,9 @@ class ExperimentTracker:
         """
         driver = self._driver
         return driver is not None and driver.flush(Deadline.after(min(timeout_s, LONGEST_FLUSH_S)))
+
+    def __repr__(self) -> str:
+        return f"<ExperimentTracker {self.experiment_name!r} {self._status} in {self.run_dir}>"
 
     def __enter__(self) -> ExperimentTracker:
         if self._status == "created":
@@ -1182,9 +1190,12 @@ class ExperimentTracker:
         goes_on = f" (the courier, process {closing.courier_pid}, goes on for ten minutes at most)"
         for sink, waiting in closing.left.items():
             if waiting:
-                log.warning(
-                    "%d records wait in %s for %s%s; ship them with: lezea sync %s",
-                    waiting, self.run_dir, sink, goes_on if closing.courier_pid else "", self.experiment_id,
+                # What another process of the run delivers is on its way, and no reason to warn.
+                log.log(
+                    logging.INFO if closing.elsewhere else logging.WARNING,
+                    "%s in %s for %s%s; ship them with: %s",
+                    "1 record waits" if waiting == 1 else f"{waiting} records wait", self.run_dir, sink,
+                    goes_on if closing.courier_pid else "", sync_command(self._recorder.folder),
                 )  # fmt: skip
 
     def _redacted(self) -> dict[str, int]:
@@ -1256,6 +1267,13 @@ def _check_port(port: Any) -> None:
         raise ConfigurationError(
             f"prometheus_port is {port!r}; it must be a whole number from 0 (any free port) to 65535, or None for off"
         )
+
+
+def _known_status(word: Any) -> str | None:
+    """Return one of our statuses for *word*, however it is spelled; None if it is none of them or of MLflow's."""
+    text = str(word).strip().lower()
+    text = "completed" if text == "finished" else text
+    return text if text in STATUSES else None
 
 
 def _judge(error: BaseException | None) -> tuple[str, str | None]:

@@ -70,7 +70,7 @@ class Program:
 
     def warnings(self) -> list[str]:
         """Return what its log says, a kind for each line that is known."""
-        kinds = {r" is down \(": "down", r"takes records again": "back", r"\d+ records wait in ": "waits"}
+        kinds = {r" is down \(": "down", r"takes records again": "back", r"\d+ records? waits? in ": "waits"}
         lines = (self.folder / "stderr.txt").read_text().splitlines()
         return [next((kind for text, kind in kinds.items() if re.search(text, line)), line) for line in lines]
 

@@ -99,7 +99,7 @@ def gate(request: pytest.FixtureRequest) -> Iterator[Gate]:
 
 def warnings_of(caplog: pytest.LogCaptureFixture) -> list[str]:
     """Return the kind of each warning: ``down``, ``back``, ``waits``."""
-    kinds = {r" is down \(": "down", "takes records again": "back", r"\d+ records wait in ": "waits"}
+    kinds = {r" is down \(": "down", "takes records again": "back", r"\d+ records? waits? in ": "waits"}
     return [
         next((kind for text, kind in kinds.items() if re.search(text, line)), line)
         for line in caplog.messages

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import typer
 
+import lezea_mlops
 from lezea_mlops.cli.audit import audit
 from lezea_mlops.cli.gc import gc
 from lezea_mlops.cli.status import status
@@ -15,6 +18,23 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_show_locals=False,
 )
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(lezea_mlops.__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def main(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and end."),
+    ] = False,
+) -> None:
+    """Take what belongs to no command."""
+
 
 for command in (sync, status, audit, gc):
     app.command()(command)

@@ -25,6 +25,7 @@ from lezea_mlops.cli.runs import (
 from lezea_mlops.config import load_settings
 from lezea_mlops.runtime.audit import AuditReport, audit_run
 from lezea_mlops.runtime.own_process import prepare_own_process
+from lezea_mlops.runtime.remembered import as_remembered
 from lezea_mlops.sinks.base import Finding
 
 MOST_LINES = 50
@@ -57,7 +58,7 @@ def audit(
         check_sinks(to, settings)
         folder = find_run(run, settings.runs_dir)
     with console.status(f"auditing {escape(folder.run_id)}"):
-        reports = audit_run(folder, settings, sinks=to or None, repair=repair)
+        reports = audit_run(folder, as_remembered(folder, settings), sinks=to or None, repair=repair)
     if as_json:
         typer.echo(json.dumps([dataclasses.asdict(report) for report in reports]))
     else:
@@ -80,11 +81,20 @@ def _print(report: AuditReport, repaired: bool) -> None:
     if report.repair_error:
         say(console, f"[red]the repair is not complete: {escape(report.repair_error)}[/red]")
     if repaired:
+        if report.missing or report.doubled or report.altered:
+            say(console, _what_helps(report))
         return
     if any(finding.mendable for finding in report.findings):
         say(console, f"lezea audit {escape(report.run_id)} --repair delivers it again, as far as that helps")
     elif report.waiting:
         say(console, f"lezea sync {escape(report.run_id)} delivers what waits")
+
+
+def _what_helps(report: AuditReport) -> str:
+    return (
+        "what is left was changed in the destination and cannot be set right there; to have it as the journal says, "
+        f"delete the run there, then: lezea sync --recreate {escape(report.run_id)}"
+    )
 
 
 def _table(findings: Sequence[Finding]) -> Table:

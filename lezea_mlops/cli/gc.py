@@ -27,6 +27,7 @@ from lezea_mlops.errors import LezeaError
 from lezea_mlops.journal import RunFolder
 from lezea_mlops.runtime.assembly import destinations
 from lezea_mlops.runtime.gc import Collected, collect
+from lezea_mlops.runtime.remembered import as_remembered
 
 
 def gc(
@@ -41,12 +42,11 @@ def gc(
     with usage_errors(console):
         settings = load_settings(runs_dir=runs_dir)
         folders = chosen(runs, all_runs, settings)
-        names = destinations(settings)
     if not folders:
         say(console, said_of_no_runs(settings))
     reports = []
     for folder in folders:
-        reports.append(_collected(folder, names, dry_run))
+        reports.append(_collected(folder, destinations(as_remembered(folder, settings)), dry_run))
         say(console, _line(reports[-1], dry_run))
     if as_json:
         typer.echo(json.dumps([dataclasses.asdict(report) for report in reports]))

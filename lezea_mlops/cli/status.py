@@ -29,6 +29,7 @@ from lezea_mlops.config import load_settings
 from lezea_mlops.errors import JournalError
 from lezea_mlops.journal import RunFolder
 from lezea_mlops.runtime.assembly import destinations
+from lezea_mlops.runtime.remembered import as_remembered
 from lezea_mlops.runtime.status import UNREADABLE, RunStatus, begun_us, read_status
 from lezea_mlops.runtime.survey import Survey, survey
 
@@ -54,7 +55,7 @@ def status(
         # Not by the folder's own time: a delivery changes that.
         folders.sort(key=begun_us, reverse=True)
     shown = folders if all_runs or runs else folders[:MOST_ROWS]
-    found = [read_status(folder, destinations(settings)) for folder in shown]
+    found = [read_status(folder, destinations(as_remembered(folder, settings))) for folder in shown]
     whole = _survey(shown[0]) if runs and len(shown) == 1 else None
     if as_json:
         typer.echo(json.dumps(_as_json(found, whole)))

@@ -33,6 +33,7 @@ from lezea_mlops.config import Settings, load_settings
 from lezea_mlops.errors import LezeaError
 from lezea_mlops.journal import RunFolder
 from lezea_mlops.runtime.own_process import prepare_own_process
+from lezea_mlops.runtime.remembered import as_remembered
 from lezea_mlops.runtime.replay import Delivered, Order, Wait, deliver_run
 
 
@@ -127,7 +128,7 @@ class Delivery:
             if again:
                 asked = dataclasses.replace(asked, recreate=False, retry_rejected=False)
             try:
-                return deliver_run(folder, self._settings, asked)
+                return deliver_run(folder, as_remembered(folder, self._settings), asked)
             except (LezeaError, OSError) as error:
                 return [Delivered(folder.run_id, "*", 0, 0, str(error))]
 

@@ -67,8 +67,8 @@ class SinkHealth:
             before, self.state = self.state, state
         if before != state:
             log.warning(
-                "%s is %s (%s); the run goes on, its records wait in the journal. %s",
-                self.destination, state, reason, message,
+                "%s is %s%s: %s (nothing is lost, the records wait in the journal)",
+                self.destination, state, "" if reason == state else f" ({reason})", message,
             )  # fmt: skip
 
     def refused(self, identity: str, reason: str) -> None:

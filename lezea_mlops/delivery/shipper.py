@@ -124,6 +124,19 @@ class Shipper:
             self.health.refused(f"{record.wid}/{record.seq} ({record.type})", reason)
         return Step.SHIPPED
 
+    def look(self) -> Step:
+        """Let the sink open the run though nothing waits, so that one which is not there any more is noticed.
+
+        Returns:
+            IDLE: it is there. FAILED: it is not, or the destination cannot be asked.
+        """
+        try:
+            self._hand_over([])
+        except Unavailable as error:
+            self._open = False
+            return self._failed(error.reason, str(error))
+        return Step.IDLE
+
     def _tell_of_newer_formats(self, records: Sequence[Envelope]) -> None:
         if newer := [record for record in records if record.version > FORMAT_VERSION]:
             self.health.told_once(

@@ -8,6 +8,7 @@ runs/<experiment_id>/
     cursors/<sink>-<8 hex>.json    how far each destination has come
     rejected/<sink>-<8 hex>.jsonl  records that a destination can never take
     alive.json               renewed every 10 s by whoever delivers the run
+    destinations.json        where the run is to be delivered to
     courier.log              what the courier process said on its standard error
 """
 
@@ -80,6 +81,11 @@ class RunFolder:
     def alive(self) -> Path:
         """The file in which whoever delivers the run says every 10 s that it lives."""
         return self.path / "alive.json"
+
+    @property
+    def destinations(self) -> Path:
+        """The file that says where the run is to be delivered to."""
+        return self.path / "destinations.json"
 
     @property
     def courier_log(self) -> Path:

@@ -15,11 +15,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from time import time_ns
 from typing import Any
 
 from lezea_mlops._clock import now_us
-from lezea_mlops._files import LifeLock, open_private
+from lezea_mlops._files import LifeLock, open_private, read_holder
+from lezea_mlops._process import ProcessIdentity
 from lezea_mlops.errors import JournalBusyError, JournalError, LineTooLongError, NotSyncedError
 from lezea_mlops.events import (
     MAX_LINE_BYTES,
@@ -300,11 +302,20 @@ def _unfit(type_name: str, encoded_bytes: int) -> Exception:
     return ValueError(f"a record of type {type_name!r} needs one field at least")
 
 
+def _holds_itself(path: Path) -> bool:
+    holder = read_holder(path)
+    return holder is not None and holder.process == ProcessIdentity.of_this_process()
+
+
 def _take_lock(folder: RunFolder, wid: str) -> LifeLock:
     try:
         lock = LifeLock.take(folder.lock(wid))
     except OSError as error:
         raise JournalError(f"cannot lock the journal in {folder.path}: {error}") from error
+    if lock is None and _holds_itself(folder.lock(wid)):
+        raise JournalBusyError(
+            f"the run {folder.run_id} is open in this process already; call end() on its tracker first"
+        )
     if lock is None:
         raise JournalBusyError(
             f"the writer {wid!r} of the run {folder.run_id} is alive in another process "

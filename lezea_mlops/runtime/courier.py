@@ -217,6 +217,7 @@ class Courier:
         goes_on = not self._delivery.ended
         return {
             "left": self._delivery.left(wanted), "sinks": self._delivery.health(wanted), "goes_on": goes_on,
+            "elsewhere": self._delivery.is_elsewhere,
         }  # fmt: skip
 
     def _later(self, number: int, work: Any) -> None:

@@ -19,6 +19,7 @@ from lezea_mlops.journal import Cursor, Position
 from lezea_mlops.runtime.channel import Channel, Conversation, Gone, Message
 from lezea_mlops.runtime.driver import ATTEND_EVERY_US, Closing, Driver, drop_in_forked_child
 from lezea_mlops.runtime.recorder import Recorder
+from lezea_mlops.runtime.remembered import sync_command
 from lezea_mlops.runtime.spawning import CannotSpawn, leave_behind, reap_left_behind, spawn
 
 log = logging.getLogger("lezea_mlops")
@@ -164,7 +165,7 @@ class CourierDriver:
         if not answer["goes_on"]:
             _wait_for_end(process, deadline)
         leave_behind(process)
-        return Closing(answer["left"], process.pid if answer["goes_on"] else None)
+        return Closing(answer["left"], process.pid if answer["goes_on"] else None, answer["elsewhere"])
 
     def health(self) -> dict[str, Any]:
         """Return state and counts by sink, as the courier tells them or, where it does not answer, as last told."""
@@ -230,7 +231,7 @@ class CourierDriver:
         self._given_up = True
         if self._was_up:
             # One that works and then dies, again and again, would take a thread's process with it.
-            log.warning("%s; deliver with: lezea sync %s", what, run_id)
+            log.warning("%s; deliver with: %s", what, sync_command(self._recorder.folder))
             return self
         log.warning("%s; a thread of this process delivers instead", what)
         driver = self._instead()

@@ -80,6 +80,11 @@ class RunDelivery:
         return self.delivers and all(loop.ready for loop in self.loops)
 
     @property
+    def is_elsewhere(self) -> bool:
+        """Whether another process delivers the run; not where the right to deliver cannot be had at all."""
+        return not self.delivers and not self._lock_failed
+
+    @property
     def ended(self) -> bool:
         """Whether no loop runs."""
         return self._running == 0
@@ -183,7 +188,7 @@ class RunDelivery:
 
     def health(self, wanted: Numbers) -> dict[str, Any]:
         """Return state and counts by sink; ``elsewhere``: another process delivers this run."""
-        elsewhere = {} if self.delivers else {"state": "elsewhere"}
+        elsewhere = {"state": "elsewhere"} if self.is_elsewhere else {}
         return {
             shipper.sink.name: shipper.health.as_dict(self.waiting(shipper, wanted)) | elsewhere
             for shipper in self.shippers

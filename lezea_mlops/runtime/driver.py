@@ -13,6 +13,7 @@ from lezea_mlops._clock import Deadline
 from lezea_mlops.delivery import Shipper
 from lezea_mlops.runtime.delivering import Keeper, Numbers, RunDelivery
 from lezea_mlops.runtime.recorder import Recorder
+from lezea_mlops.runtime.remembered import sync_command
 from lezea_mlops.sinks.base import Sink
 
 log = logging.getLogger("lezea_mlops")
@@ -30,10 +31,12 @@ class Closing:
     Attributes:
         left: how many records of this process still wait, by sink.
         courier_pid: the process that goes on delivering them; None if none does.
+        elsewhere: another process of the run delivers it.
     """
 
     left: Mapping[str, int]
     courier_pid: int | None = None
+    elsewhere: bool = False
 
 
 class Driver(Protocol):
@@ -100,7 +103,7 @@ class ThreadDriver:
             self._keeper.start()
         except RuntimeError as error:
             log.warning(
-                "no thread can be started (%s); lezea sync %s delivers", error, self._recorder.folder.run_id
+                "no thread can be started (%s); %s delivers", error, sync_command(self._recorder.folder)
             )
 
     @property
@@ -130,7 +133,8 @@ class ThreadDriver:
         self._delivery.end(self._numbers(), deadline)
         self._delivery.join(deadline)
         self._keeper.join(deadline)
-        return Closing(self._delivery.left(self._numbers()))
+        elsewhere = self._delivery.is_elsewhere
+        return Closing(self._delivery.left(self._numbers()), elsewhere=elsewhere)
 
     def health(self) -> dict[str, Any]:
         """Return state and counts by sink; ``elsewhere``: another process delivers this run."""

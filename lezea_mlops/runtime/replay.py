@@ -159,6 +159,14 @@ def _ship(folder: RunFolder, shipper: Shipper, order: Order) -> str | None:
         else:
             order.wait(shipper.breaker.pause_s(time.monotonic()))
     _tell(folder, shipper, order.progress)
+    return _gone(shipper)
+
+
+def _gone(shipper: Shipper) -> str | None:
+    """Return that the destination has lost a run of which nothing waits; one that cannot be asked has lost nothing."""
+    nothing_shipped = shipper.health.delivered == 0 and shipper.positions
+    if nothing_shipped and shipper.look() is Step.FAILED and shipper.health.state == "removed":
+        return shipper.health.last_error
     return None
 
 

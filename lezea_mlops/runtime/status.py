@@ -228,6 +228,9 @@ def _delivery(
     total = sum(file.seq for file in look.files.values())
     health = sign.sinks.get(destination, {}) if sign is not None else {}
     state = str(health["state"]) if "state" in health else None
+    if not waiting and state in ("starting", "down"):
+        # What was said of it then is not true any more: somebody has delivered the rest.
+        state = "ok"
     return DeliveryStatus(
         sink, destination, configured, max(0, total - waiting - rejected), waiting, rejected, state,
         str(health["last_error"]) if health.get("last_error") and state != "ok" else None,

@@ -190,7 +190,7 @@ def test_where_no_thread_can_be_started_the_journal_still_has_all(
     main.log(3)
     assert main.driver.flush(Deadline.after(0.01)) is False
     main.close()
-    assert f"lezea sync {folder.run_id}" in caplog.text
+    assert f"lezea sync {folder.path}" in caplog.text
     assert len(list(read_run(folder.path))) == 3
     lock = take_delivery_lock(folder)
     assert lock is not None

@@ -135,9 +135,7 @@ def test_a_folder_left_later_changes_nothing(tmp_path: Path) -> None:
 def test_one_writer_alone_has_a_run() -> None:
     """A second tracker with the id of one that lives is refused with the way out."""
     first = offline(experiment_id="shared")
-    with pytest.raises(
-        ConfigurationError, match=r"alive in another process.*give this one its own experiment_id"
-    ):
+    with pytest.raises(ConfigurationError, match=r"open in this process already; call end()"):
         offline(experiment_id="shared")
     first.end()
 
@@ -249,18 +247,30 @@ def test_an_end_before_start_is_recorded() -> None:
 
 @pytest.mark.parametrize("strict", [False, True])
 def test_a_status_that_is_none_ends_the_run_all_the_same(strict: bool) -> None:
-    """After days of training a wrong word is set aside and told; with ``strict`` it raises when the run has ended."""
+    """A wrong word is set aside and told, and is no success; with ``strict`` it raises when the run has ended."""
     tracker = offline(auto_start=True, strict=strict)
     with pytest.raises(ValueError, match="none of completed, failed, killed") if strict else nullcontext():
         tracker.end("done")
-    assert tracker.status == "completed"
+    assert tracker.status == "failed"
     *_, aside, finished = records_of(tracker)
     assert (aside.type, aside.payload["argument"], aside.payload["value"]) == (
         "rejected_input",
         "status",
         "'done'",
     )
-    assert (finished.type, finished.payload["status"]) == ("run_finished", "completed")
+    assert (finished.type, finished.payload["status"]) == ("run_finished", "failed")
+    assert "'done'" in finished.payload["reason"]
+
+
+@pytest.mark.parametrize(
+    ("word", "status"),
+    [("FAILED", "failed"), ("Killed ", "killed"), ("FINISHED", "completed"), ("COMPLETED", "completed")],
+)
+def test_the_words_of_mlflow_are_understood(word: str, status: str) -> None:
+    """However they are spelled."""
+    tracker = offline(auto_start=True)
+    tracker.end(word)
+    assert records_of(tracker)[-1].payload["status"] == status
 
 
 def test_calls_after_the_end_are_late() -> None:

@@ -84,6 +84,8 @@ class Sender:
                 the same name.
         """
         for file in files:
+            if self._was_collected(file):
+                continue
             content = self._content_of(file)
             self._check_place(file.path)
             folder, _, name = file.path.rpartition("/")
@@ -114,6 +116,14 @@ class Sender:
         # ``set_terminated`` prints, and ends what the user's own asynchronous calls do with the same server.
         store = self._client._tracking_client.store
         store.update_run_info(self._run_id, RunStatus.from_string(status), end_time_ms, None)
+
+    def _was_collected(self, file: BlobFile) -> bool:
+        """Tell whether the captured content is gone, as ``lezea gc`` leaves it, because MLflow has the file."""
+        if file.sha256 is None or BlobStore(self._folder.blobs).path(file.sha256).exists():
+            return False
+        folder, slash, name = file.path.rpartition("/")
+        found = self._client.list_artifacts(self._run_id, folder or None)
+        return any(item.path == f"{folder}{slash}{name}" and not item.is_dir for item in found)
 
     def _content_of(self, file: BlobFile) -> Path:
         if file.sha256 is not None:

@@ -1,0 +1,64 @@
+"""Where a run is to be delivered to, kept in its folder: whoever delivers it later need not be told again."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import shlex
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+from lezea_mlops._files import replace_atomically
+from lezea_mlops.config import Settings
+from lezea_mlops.journal import RunFolder
+from lezea_mlops.sinks.base import without_credentials
+
+log = logging.getLogger("lezea_mlops")
+
+# These say something else, for instance where a run is to be moved to.
+_VARIABLES = ("LEZEA_MLFLOW_TRACKING_URI", "MLFLOW_TRACKING_URI")
+
+
+def remember_destinations(folder: RunFolder, settings: Settings) -> None:
+    """Write down where the run is delivered to; a password in an address is not."""
+    uri = settings.mlflow_tracking_uri
+    content = {
+        "v": 1,
+        "mlflow_tracking_uri": without_credentials(uri) if "@" in uri else uri,
+        "mlflow_artifact_location": settings.mlflow_artifact_location,
+    }
+    try:
+        replace_atomically(folder.destinations, json.dumps(content).encode())
+    except OSError as error:
+        log.warning("where the run in %s is delivered to cannot be written down: %s", folder.path, error)
+
+
+def as_remembered(
+    folder: RunFolder, settings: Settings, environ: Mapping[str, str] | None = None
+) -> Settings:
+    """Return *settings* with the destinations that the run remembers, unless the environment names others."""
+    environ = os.environ if environ is None else environ
+    if any(environ.get(name) for name in _VARIABLES):
+        return settings
+    try:
+        content = json.loads(folder.destinations.read_bytes())
+        uri, location = content["mlflow_tracking_uri"], content["mlflow_artifact_location"]
+    except (OSError, ValueError, KeyError, TypeError):
+        # A run of former days, or of another program: the settings are all there is.
+        return settings
+    if not isinstance(uri, str) or not isinstance(location, (str, type(None))):
+        return settings
+    return replace(settings, mlflow_tracking_uri=uri, mlflow_artifact_location=location)
+
+
+def sync_command(folder: RunFolder) -> str:
+    """Return the command that delivers the run, as it can be typed in the folder where the program runs."""
+    runs_dir = Path(os.environ.get("LEZEA_RUNS_DIR") or "runs")
+    try:
+        known = runs_dir.expanduser().absolute() == folder.path.parent
+    except (OSError, RuntimeError):
+        # The working folder was deleted, or there is no such home.
+        known = False
+    return f"lezea sync {folder.run_id if known else shlex.quote(str(folder.path))}"

@@ -123,7 +123,7 @@ def _outcome(report: AuditReport) -> str:
     verdict = f"[red]{', '.join(wrong)}[/red]" if wrong else "everything is there and right"
     notes = {
         "merged": report.merged, "withheld": report.withheld, "set aside": report.rejected,
-        "damaged places in the journal": report.damaged,
+        "damaged places in the journal": report.damaged, "never written": report.never_written,
     }  # fmt: skip
     beside = ", ".join(f"{number} {note}" for note, number in notes.items() if number)
     return f"{report.checked} compared, {verdict}" + (f" ({beside})" if beside else "")

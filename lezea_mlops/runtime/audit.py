@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from lezea_mlops.config import Settings
 from lezea_mlops.delivery import surprises_end_here
 from lezea_mlops.errors import JournalError
-from lezea_mlops.events import Envelope
+from lezea_mlops.events import Envelope, Gap, as_number
 from lezea_mlops.journal import (
     Cursor,
     CursorState,
@@ -48,6 +48,7 @@ class AuditReport:
         waiting: records that are not delivered yet.
         rejected: records that were set aside, since the destination can never take them.
         damaged: places of the journal that hold no record.
+        never_written: records that the journal itself lacks and says so, for instance of a full disk.
         missing: how many things the destination lacks.
         doubled: how many it holds once more.
         altered: how many have another value, or were brought by no record.
@@ -69,6 +70,7 @@ class AuditReport:
     waiting: int = 0
     rejected: int = 0
     damaged: int = 0
+    never_written: int = 0
     missing: int = 0
     doubled: int = 0
     altered: int = 0
@@ -149,6 +151,7 @@ class _Audit:
         self.report.withheld = counts.withheld
         self.report.waiting, self.report.rejected = journal.counts["waiting"], journal.counts["rejected"]
         self.report.damaged = journal.counts["damaged"]
+        self.report.never_written = journal.counts["never_written"]
 
     def _take(self, finding: Finding) -> None:
         report = self.report
@@ -165,7 +168,7 @@ class _Journal:
     """The records of a run, from the beginning at each call; each with whether a destination owes it.
 
     Attributes:
-        counts: ``waiting``, ``rejected`` and ``damaged``, as the last whole reading found them.
+        counts: ``waiting``, ``rejected``, ``damaged`` and ``never_written``, as the last whole reading found them.
     """
 
     def __init__(self, folder: RunFolder, destination: str, state: CursorState) -> None:
@@ -185,6 +188,8 @@ class _Journal:
                 for record, end in zip(chunk.records, chunk.ends, strict=True):
                     rejected = (record.wid, record.seq) in self._rejected
                     counts["waiting"] += end > delivered
+                    if record.type == Gap.type:
+                        counts["never_written"] += int(as_number(record.payload.get("count")) or 0)
                     counts["rejected"] += rejected and end <= delivered
                     yield record, end <= delivered and not rejected
                 offset = chunk.after

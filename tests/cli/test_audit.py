@@ -128,6 +128,7 @@ def test_the_report_can_be_read_by_programs(folder: RunFolder) -> None:
     assert report == {
         "run_id": folder.run_id, "sink": "mlflow", "destination": report["destination"], "audited": True,
         "error": None, "reason": None, "merged": 0, "withheld": 0, "waiting": 0, "rejected": 0, "damaged": 0,
+        "never_written": 0,
         "missing": 0, "doubled": 0, "altered": 0, "findings": [], "unlisted": 0, "delivered": 0,
         "repair_error": None,
     }  # fmt: skip

@@ -219,7 +219,10 @@ def test_a_signal_for_closed_pipes_does_not_end_the_program(tmp_path: Path) -> N
         "tracker._driver._process.wait()\n"
         "health = tracker.health()\n",
     )
-    assert said(python("-c", program, folder=tmp_path)) == [UP]
+    # The next courier may not have looked for MLflow yet.
+    [told] = said(python("-c", program, folder=tmp_path))
+    assert told["driver"] == "process"
+    assert told["state"] in ("starting", "down")
 
 
 def test_a_very_long_import_path(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Bad days, as the user lives through them: no exception, no lost call, one warning, and all of it delivered later."""
+"""Bad days of a tracker that delivers by threads: no exception, no lost call, one warning, all delivered later."""
 
 from __future__ import annotations
 
@@ -146,8 +146,7 @@ def test_nobody_there(
 
 
 @pytest.mark.chaos
-@Modes
-@pytest.mark.parametrize("how", ["absent", "silent", "broken"])
+@pytest.mark.parametrize(("how", "async_mode"), [("absent", False), ("silent", True), ("broken", False)])
 def test_an_outage_that_lasts_as_long_as_the_run(
     how: str, async_mode: bool, gate: Gate, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -160,8 +159,7 @@ def test_an_outage_that_lasts_as_long_as_the_run(
 
 
 @pytest.mark.chaos
-@Modes
-@pytest.mark.parametrize("how", ["absent", "silent", "broken"])
+@pytest.mark.parametrize(("how", "async_mode"), [("absent", True), ("silent", False), ("broken", True)])
 def test_a_server_that_comes_later(
     how: str, async_mode: bool, gate: Gate, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -223,9 +221,15 @@ def survived(outage: Outage, async_mode: bool, caplog: pytest.LogCaptureFixture)
 
 
 @pytest.mark.chaos
-@Modes
-@pytest.mark.parametrize("live", [left_and_delivered_later, survived])
-@pytest.mark.parametrize("how", ["absent", "silent", "broken", "stopped", "killed"])
+@pytest.mark.parametrize(
+    ("how", "live", "async_mode"),
+    [
+        ("absent", left_and_delivered_later, False), ("absent", survived, True),
+        ("silent", survived, False), ("broken", left_and_delivered_later, True),
+        ("stopped", survived, True), ("stopped", left_and_delivered_later, False),
+        ("killed", survived, False),
+    ],
+)  # fmt: skip
 def test_a_server_that_goes_away(
     how: str, live: Callable[..., None], async_mode: bool, request: pytest.FixtureRequest,
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch,
@@ -242,8 +246,7 @@ def test_a_server_that_goes_away(
 
 
 @pytest.mark.chaos
-@Modes
-@pytest.mark.parametrize("live", [left_and_delivered_later, survived])
+@pytest.mark.parametrize(("live", "async_mode"), [(left_and_delivered_later, False), (survived, True)])
 def test_a_store_that_another_program_holds(
     live: Callable[..., None], async_mode: bool, mlflow_store: str, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -22,6 +22,10 @@ from lezea_mlops._clock import Deadline
 # MLflow reports its use to its makers by default; a test run contacts nobody.
 os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
 
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # A shell has its background jobs ignore Ctrl-C, and every program that a test starts would inherit that.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
 ROOT = Path(__file__).resolve().parent.parent
 TEST_ALL = os.environ.get("LEZEA_TEST_ALL") == "1"
 SERVER_START_S = 120

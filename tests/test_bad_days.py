@@ -173,7 +173,11 @@ def test_an_outage_in_the_middle_that_ends(outage: Outage, mode: str, tmp_path: 
     program.check_complete()
 
 
-@Outages
+@pytest.mark.parametrize(
+    ("outage", "mode"),
+    [("silent", "async"), ("stopped", "waiting"), ("locked", "waiting")],
+    indirect=["outage"],
+)
 def test_an_outage_that_outlasts_the_run(outage: Outage, mode: str, tmp_path: Path) -> None:
     """The program ends on time, says once what waits, and the command that it names delivers it."""
     program = Program(tmp_path, outage.uri, mode)

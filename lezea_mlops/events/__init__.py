@@ -47,6 +47,8 @@ from lezea_mlops.events.codec import (
     encode_json,
     line_template,
 )
+from lezea_mlops.events.documents import escape_name, from_document, unescape_name
+from lezea_mlops.events.modifications import Modification, as_id, read_modification
 from lezea_mlops.events.numeric import NotANumber, as_number, clean_number, element_count, number_text
 from lezea_mlops.events.redaction import Redactor
 from lezea_mlops.events.scopes import INDIVIDUAL_LEVELS, MAX_NAMES_APART, ScopePairs
@@ -79,6 +81,7 @@ __all__ = [
     "LezeaConfigLogged",
     "LogLine",
     "MetricsLogged",
+    "Modification",
     "ModificationStatsLogged",
     "ModificationTreeLogged",
     "ModificationTreeStatsLogged",
@@ -99,12 +102,17 @@ __all__ = [
     "StatusChanged",
     "TrainingStepLogged",
     "UnknownEvent",
+    "as_id",
     "as_number",
     "clean_number",
     "decode_line",
     "element_count",
     "encode_envelope",
     "encode_json",
+    "escape_name",
+    "from_document",
     "line_template",
     "number_text",
+    "read_modification",
+    "unescape_name",
 ]

@@ -22,17 +22,22 @@ _VARIABLES = ("LEZEA_MLFLOW_TRACKING_URI", "MLFLOW_TRACKING_URI")
 
 
 def remember_destinations(folder: RunFolder, settings: Settings) -> None:
-    """Write down where the run is delivered to; a password in an address is not."""
-    uri = settings.mlflow_tracking_uri
+    """Write down where the run is delivered to; a password or a token in an address is not."""
     content = {
         "v": 1,
-        "mlflow_tracking_uri": without_credentials(uri) if "@" in uri else uri,
+        "mlflow_tracking_uri": _without_secrets(settings.mlflow_tracking_uri),
         "mlflow_artifact_location": settings.mlflow_artifact_location,
     }
     try:
         replace_atomically(folder.destinations, json.dumps(content).encode())
     except OSError as error:
         log.warning("where the run in %s is delivered to cannot be written down: %s", folder.path, error)
+
+
+def _without_secrets(uri: str) -> str:
+    """Return *uri* without what may be secret; one that holds no secret stays as it was written."""
+    # A profile in ``databricks://Profile`` is a name, and would be lost in small letters.
+    return without_credentials(uri) if "@" in uri or "?" in uri else uri
 
 
 def as_remembered(

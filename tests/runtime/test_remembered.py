@@ -12,6 +12,7 @@ from lezea_mlops.cli import app
 from lezea_mlops.config import load_settings
 from lezea_mlops.journal import RunFolder
 from lezea_mlops.runtime.remembered import as_remembered, remember_destinations, sync_command
+from lezea_mlops.sinks.base import destination_named
 from lezea_mlops.tracker import ExperimentTracker
 from tests.sinks.mlflow.seen import history, the_run
 
@@ -44,13 +45,28 @@ def test_the_environment_moves_a_run(folder: RunFolder) -> None:
     )
 
 
-def test_a_password_is_not_remembered(folder: RunFolder) -> None:
-    """The address is, by which the destination is known."""
-    remember_destinations(
-        folder, load_settings({"mlflow_tracking_uri": "http://me:hunter2@tracking:5000"}, {})
-    )
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "http://me:hunter2@tracking:5000",
+        "http://tracking:5000?token=hunter2",
+        "http://tracking:5000/?token=hunter2@5",
+    ],
+)
+def test_a_secret_in_an_address_is_not_remembered(folder: RunFolder, uri: str) -> None:
+    """Neither a password nor a token in the query; the address is, by which the destination is known."""
+    remember_destinations(folder, load_settings({"mlflow_tracking_uri": uri}, {}))
     assert b"hunter2" not in folder.destinations.read_bytes()
-    assert as_remembered(folder, load_settings(environ={}), {}).mlflow_tracking_uri == "http://tracking:5000"
+    remembered = as_remembered(folder, load_settings(environ={}), {}).mlflow_tracking_uri
+    assert remembered == "http://tracking:5000"
+    assert destination_named("mlflow", remembered) == destination_named("mlflow", uri)
+
+
+@pytest.mark.parametrize("uri", ["databricks://Team-A", "sqlite:////data/a@b/What?.db"])
+def test_an_address_without_a_secret_is_remembered_as_it_was_written(folder: RunFolder, uri: str) -> None:
+    """The name of a profile has capitals, and a file's name may hold any sign."""
+    remember_destinations(folder, load_settings({"mlflow_tracking_uri": uri}, {}))
+    assert as_remembered(folder, load_settings(environ={}), {}).mlflow_tracking_uri == uri
 
 
 @pytest.mark.parametrize(

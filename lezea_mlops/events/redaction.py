@@ -31,7 +31,8 @@ _SECRET_NAMES = frozenset(
 
 # Each shape is long and starts in its own way, so that ordinary words are not taken for it.
 _TOKEN_SHAPES = re.compile(
-    r"""\b(?:
+    # The first letters of them all, so that other words are let go at once.
+    r"""\b(?=[srhgxAynpdebB])(?:
         (?P<openai>[sr]k[\-_][A-Za-z0-9_\-]{20,})                 |   # Anthropic, Stripe and other relatives too
         (?P<huggingface>hf_[A-Za-z0-9]{20,})                      |
         (?P<github>gh[pousr]_[A-Za-z0-9]{30,}|github_pat_[A-Za-z0-9_]{30,})   |
@@ -78,7 +79,8 @@ _HEADER = re.compile(
 # What says that there is no secret here: no value, or a place for one; and a number, unless it is a password.
 _NO_SECRET = re.compile(r"None|null|nil|True|False|true|false|\*+|\.+|\$.*|\{.*|", re.DOTALL)
 _NUMBER = re.compile(r"[-+]?[0-9][0-9_.]*(?:e[-+]?[0-9]+)?")
-_SHORTEST_SECRET = 8
+# A shorter text is left as it is.
+SHORTEST_SECRET = 8
 
 
 class Redactor:
@@ -92,6 +94,7 @@ class Redactor:
 
     def __init__(self) -> None:
         self.found: Counter[str] = Counter()
+        self._total = 0
 
     def is_secret_name(self, name: str) -> bool:
         """Tell whether a text under *name* is a secret, whatever it looks like."""
@@ -99,14 +102,14 @@ class Redactor:
 
     def masked(self, name: str) -> str:
         """Return what stands for the text under the secret name *name*, and count it."""
-        self.found[_plain(name)] += 1
+        self._count(_plain(name))
         return self.MASK
 
     def redact(self, text: str) -> tuple[str, int]:
         """Return *text* without tokens of known shapes, userinfo in URIs and values of secret names, and the count."""
-        if len(text) < _SHORTEST_SECRET:
+        if len(text) < SHORTEST_SECRET:
             return text, 0
-        before = self.found.total()
+        before = self._total
         text = _TOKEN_SHAPES.sub(self._without_token, text)
         if ":/" in text:
             text = _USERINFO.sub(self._without_user, text)
@@ -114,16 +117,16 @@ class Redactor:
             text = _ASSIGNED.sub(self._without_value, text)
             text = _HEADER.sub(self._without_value, text)
             text = _LINE.sub(self._without_value, text)
-        if "-" in text:
+        if "-" in text and " " in text:
             text = _OPTION.sub(self._without_value, text)
-        return text, self.found.total() - before
+        return text, self._total - before
 
     def redact_arguments(self, arguments: list[str]) -> tuple[list[str], int]:
         """Return command-line arguments without the values of secret options.
 
         They come as ``--token x``, ``--token=x`` and, as configuration tools have it, ``server.token=x``.
         """
-        before = self.found.total()
+        before = self._total
         cleaned: list[str] = []
         option = ""
         for argument in arguments:
@@ -139,16 +142,20 @@ class Redactor:
             if argument.startswith("-") and not sign and self.is_secret_name(argument):
                 option = argument
             cleaned.append(self.redact(argument)[0])
-        return cleaned, self.found.total() - before
+        return cleaned, self._total - before
+
+    def _count(self, kind: str) -> None:
+        self.found[kind] += 1
+        self._total += 1
 
     def _without_token(self, found: re.Match[str]) -> str:
-        self.found[f"token of {found.lastgroup}" if found.lastgroup != "private_key" else "private key"] += 1
+        self._count(f"token of {found.lastgroup}" if found.lastgroup != "private_key" else "private key")
         return self.MASK
 
     def _without_user(self, found: re.Match[str]) -> str:
         user = found["plain"] or found["odd"] or found["path"] or ""
         if user != self.MASK:
-            self.found["userinfo of a URI"] += 1
+            self._count("userinfo of a URI")
         slashes = "/" if found["path"] is not None else "//"
         return f"{found['scheme']}{slashes}{self.MASK}@"
 

@@ -9,20 +9,23 @@ from __future__ import annotations
 
 import base64
 import dataclasses
-import math
 import sys
 from argparse import Namespace
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence, Set, ValuesView
-from datetime import date, datetime, time, timedelta, timezone
-from decimal import Decimal
 from enum import Enum
-from fractions import Fraction
-from numbers import Complex, Integral, Real
 from os import PathLike, fsdecode
 from typing import Any
-from uuid import UUID
 
+from lezea_mlops.events.conversions import (
+    CONVERSIONS,
+    MAX_ARRAY_ELEMENTS,
+    NUMBER_KINDS,
+    digits,
+    host_array,
+    is_long_range,
+    listed,
+)
 from lezea_mlops.events.numeric import (
     INT_RANGE,
     NotANumber,
@@ -33,20 +36,25 @@ from lezea_mlops.events.numeric import (
     number_text,
 )
 from lezea_mlops.events.plain import encode_plain
-from lezea_mlops.events.redaction import Redactor
+from lezea_mlops.events.redaction import SHORTEST_SECRET, Redactor
 
 MAX_TEXT_BYTES = 1024 * 1024
-MAX_ARRAY_ELEMENTS = 10_000
 MAX_DEPTH = 100
 MAX_REPR_CHARACTERS = 1_000
 MAX_NAMES_REMEMBERED = 10_000
+# Longer names are judged each time: what is remembered stays small.
+MAX_NAME_REMEMBERED = 200
 _LOWEST, _HIGHEST = -sys.float_info.max, sys.float_info.max
+_LEAST, _GREATEST = INT_RANGE[0], INT_RANGE[-1]
 
 CYCLE = "<cycle>"
 TOO_DEEP = "<too deep>"
 
 # Stores bytes under their hash and returns {"$blob": sha256, "size": …}.
 StoreBlob = Callable[[bytes], "dict[str, Any]"]
+
+
+_NEVER_TEXT = frozenset({float, int, bool, type(None), dict})
 
 
 class Cleaner:
@@ -65,6 +73,7 @@ class Cleaner:
         self._store_blob = store_blob
         self._redactor = redactor
         self._plain_names: set[str] = set()
+        self._secret_names: dict[str, bool] = {}
 
     def clean(self, value: Any) -> Any:
         """Return *value* as JSON: None, bool, number, text, list or dict with text keys."""
@@ -97,7 +106,7 @@ class Cleaner:
         if isinstance(value, Enum):
             value = value.value
         if isinstance(value, int) and not isinstance(value, bool):
-            value = _digits(value)
+            value = digits(value)
         text = _exact(value if isinstance(value, str) else str(value))
         return text if text.isascii() else self._without_surrogates(text)
 
@@ -144,15 +153,31 @@ class Cleaner:
         return name
 
     def _clean(self, value: Any, path: list[int]) -> Any:
-        if value is None or value is True or value is False:
+        # By exact types, for nearly every value is of one of these and a call may hold a hundred thousand.
+        kind = type(value)
+        if kind is str:
+            return (
+                self._text_or_blob(value) if len(value) >= SHORTEST_SECRET or not value.isascii() else value
+            )
+        if kind is float:
+            return value if _LOWEST <= value <= _HIGHEST else {"$num": number_text(value)}
+        if kind is int:
+            return value if _LEAST <= value <= _GREATEST else digits(value)
+        if kind is dict or kind is list:
+            return self._clean_composite(value, path)
+        if value is None or kind is bool:
             return value
+        return self._clean_other(value, path)
+
+    def _clean_other(self, value: Any, path: list[int]) -> Any:
+        """Clean a value of a derived class, or of none that JSON knows."""
         if isinstance(value, Enum):
             return self._clean(value.value, path)
         if isinstance(value, str):
             return self._text_or_blob(value)
         if isinstance(value, int):
             number = int(value)
-            return number if number in INT_RANGE else _digits(number)
+            return number if number in INT_RANGE else digits(number)
         if isinstance(value, float):
             number_or_text = number_text(float(value))
             return {"$num": number_or_text} if isinstance(number_or_text, str) else number_or_text
@@ -172,13 +197,13 @@ class Cleaner:
             path.pop()
 
     def _converted(self, value: Any, path: list[int]) -> Any:
-        if isinstance(value, Mapping):
-            return self._object(value, path)
         if isinstance(value, (list, tuple)):
             return [self._clean(item, path) for item in value]
+        if isinstance(value, Mapping):
+            return self._object(value, path)
         if isinstance(value, Set):
             return _sorted([self._clean(item, path) for item in value])
-        for kind, convert in _CONVERSIONS:
+        for kind, convert in CONVERSIONS:
             if isinstance(value, kind):
                 return convert(value)
         if isinstance(value, (bytes, bytearray, memoryview)):
@@ -190,27 +215,37 @@ class Cleaner:
             return self._object(vars(value), path)
         if isinstance(value, PathLike):
             return self.text(fsdecode(value))
-        if isinstance(value, (Sequence, ValuesView)) and not _is_long_range(value):
+        if isinstance(value, (Sequence, ValuesView)) and not is_long_range(value):
             return [self._clean(item, path) for item in value]
         return self._foreign(value, path)
 
     def _object(self, value: Mapping[Any, Any], path: list[int]) -> dict[str, Any]:
         cleaned: dict[str, Any] = {}
         for key, item in value.items():
-            name = self.name(key)
+            name = key if type(key) is str and key.isascii() else self.name(key)
             if name in cleaned:
                 self.counts["key_renamed"] += 1
                 name = _free_name(f"{name} ({type(key).__name__})", cleaned)
-            if self._redactor is not None and _is_text(item) and self._redactor.is_secret_name(name):
+            if type(item) not in _NEVER_TEXT and self._redactor is not None and self._is_secret(name, item):
                 self.counts["redacted"] += 1
                 cleaned[name] = self._redactor.masked(name)
             else:
                 cleaned[name] = self._clean(item, path)
         return cleaned
 
+    def _is_secret(self, name: str, item: Any) -> bool:
+        """Tell whether *item* is text under a secret name; what names are is remembered, for they come again."""
+        secret = self._secret_names.get(name)
+        if secret is None:
+            assert self._redactor is not None
+            secret = self._redactor.is_secret_name(name)
+            if len(name) <= MAX_NAME_REMEMBERED and len(self._secret_names) < MAX_NAMES_REMEMBERED:
+                self._secret_names[name] = secret
+        return secret and _is_text(item)
+
     def _foreign(self, value: Any, path: list[int]) -> Any:
         """Clean an object of a library: arrays, tensors, data frames, models of settings; else its repr."""
-        for kind, convert in _NUMBER_KINDS:
+        for kind, convert in NUMBER_KINDS:
             # numpy takes its durations for integers.
             if isinstance(value, kind) and element_kind(value) != "m":
                 return self._clean(convert(value), path)
@@ -218,7 +253,7 @@ class Cleaner:
             if (count := element_count(value)) is not None and callable(getattr(value, "tolist", None)):
                 if count > MAX_ARRAY_ELEMENTS and self._store_blob is not None:
                     return self._array_blob(value, self._store_blob, path)
-                return self._clean(_listed(value), path)
+                return self._clean(listed(value), path)
             for method in ("to_dict", "model_dump", "tolist"):
                 if callable(make := getattr(value, method, None)):
                     return self._clean(make(), path)
@@ -227,7 +262,7 @@ class Cleaner:
 
     def _array_blob(self, value: Any, store: StoreBlob, path: list[int]) -> dict[str, Any]:
         self.counts["blob"] += 1
-        array = _host_array(value)
+        array = host_array(value)
         if array is None or array.dtype.hasobject:
             # Its memory holds addresses, which say nothing to anybody else.
             return store(encode_plain(self._clean(value.tolist(), path))) | {"format": "json"}
@@ -287,96 +322,6 @@ def _is_text(item: Any) -> bool:
 def _exact(text: str) -> str:
     """Return a text of a derived class, such as numpy's, as a plain one: encoders know no other."""
     return str.__str__(text)
-
-
-def _digits(value: int) -> str:
-    """Write an integer as text; in hexadecimal where Python may refuse to write so many decimal digits at once."""
-    return int.__repr__(value) if value.bit_length() < 2_000 else hex(value)
-
-
-def _decimal(value: Decimal) -> Any:
-    """Return a number if it is exactly one, else the text."""
-    if not value.is_finite():
-        return {"$num": "NaN" if value.is_nan() else number_text(math.copysign(math.inf, value))}
-    if abs(value.adjusted()) > 400:
-        return str(value)
-    if value == value.to_integral_value():
-        return int(value) if int(value) in INT_RANGE else str(value)
-    return float(value) if Decimal(float(value)) == value else str(value)
-
-
-def _fraction(value: Fraction) -> str:
-    return f"{_digits(value.numerator)}/{_digits(value.denominator)}".removesuffix("/1")
-
-
-def _moment(value: datetime) -> str:
-    """Return ISO 8601 in UTC; a time without a zone is taken as local time."""
-    try:
-        return value.astimezone(timezone.utc).isoformat()
-    except (OverflowError, ValueError):
-        # In the first or the last hours of the calendar UTC may lie outside it.
-        return value.isoformat()
-
-
-def _complex(value: complex) -> dict[str, Any]:
-    return {"$complex": [number_text(float(value.real)), number_text(float(value.imag))]}
-
-
-_CONVERSIONS: tuple[tuple[type, Callable[[Any], Any]], ...] = (
-    (datetime, _moment),
-    (date, date.isoformat),
-    (time, time.isoformat),
-    (timedelta, timedelta.total_seconds),
-    (Decimal, _decimal),
-    (Fraction, _fraction),
-    (complex, _complex),
-    (UUID, str),
-)
-
-# What numpy's scalars say of themselves; its long double and its kin come out of ``tolist`` as they went in.
-_NUMBER_KINDS: tuple[tuple[type, Callable[[Any], Any]], ...] = (
-    (Integral, int),
-    (Real, float),
-    (Complex, complex),
-)
-
-
-# Below microseconds numpy gives integers for moments and durations.
-_TOO_FINE = ("[ns]", "[ps]", "[fs]", "[as]")
-
-
-def _is_long_range(value: Any) -> bool:
-    return isinstance(value, range) and value[MAX_ARRAY_ELEMENTS:] != range(0)
-
-
-def _listed(array: Any) -> Any:
-    """Return an array as nested lists; numpy's moments are in UTC, and those too fine for Python are rounded."""
-    kind = element_kind(array) if callable(getattr(array, "tobytes", None)) else None
-    if kind not in ("M", "m"):
-        return array.tolist()
-    if array.dtype.str.endswith(_TOO_FINE):
-        array = array.astype(f"{kind}8[us]")
-    return _in_utc(array.tolist())
-
-
-def _in_utc(moments: Any) -> Any:
-    if isinstance(moments, list):
-        return [_in_utc(moment) for moment in moments]
-    return moments.replace(tzinfo=timezone.utc) if isinstance(moments, datetime) else moments
-
-
-def _host_array(value: Any) -> Any:
-    """Return a tensor as an array in this machine's memory, an array as it is; None for what has no such form."""
-    if callable(getattr(value, "tobytes", None)):
-        return value
-    if callable(getattr(value, "detach", None)):
-        tensor = value.detach().cpu()
-        try:
-            return tensor.numpy()
-        except TypeError:
-            # numpy knows no bfloat16; float32 holds all its values.
-            return tensor.float().numpy()
-    return value.to_numpy() if callable(getattr(value, "to_numpy", None)) else None
 
 
 def _sorted(items: Iterable[Any]) -> list[Any]:

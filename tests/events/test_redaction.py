@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lezea_mlops.events import Cleaner, Redactor
+from lezea_mlops.events.values import MAX_NAMES_REMEMBERED
 
 MASK = Redactor.MASK
 
@@ -58,6 +59,15 @@ def test_bytes_and_lists_of_texts_under_a_secret_name_are_masked_too(cleaner: Cl
     assert cleaner.counts == {"redacted": 1}
 
 
+def test_a_name_is_judged_by_what_stands_under_it_each_time(cleaner: Cleaner) -> None:
+    """What was once a count may be a text the next time, and the other way round; many names change nothing."""
+    many = {f"name {number}": "text" for number in range(MAX_NAMES_REMEMBERED + 1)}
+    assert cleaner.clean([{"token": 5}, many, {"token": "x", "secret": "y", "note": "z"}, {"token": 6}]) == [
+        {"token": 5}, many, {"token": MASK, "secret": MASK, "note": "z"}, {"token": 6},
+    ]  # fmt: skip
+    assert cleaner.counts == {"redacted": 2}
+
+
 @pytest.mark.parametrize("value", [5, 0.5, True, None, [1, 2], {"count": 3}])
 def test_numbers_under_a_secret_name_stay(cleaner: Cleaner, value: Any) -> None:
     """A number is no secret: ``token: 5`` counts something."""
@@ -91,6 +101,11 @@ TOKENS = {
     "openai": "sk-" + "aB3_-" * 8, "huggingface": "hf_" + "aB3x" * 8, "github": "ghp_" + "aB3x" * 9,
     "github, fine": "github_pat_" + "aB3_" * 10, "gitlab": "glpat-" + "aB3_-" * 4, "slack": "xoxb-" + "12345-" * 4,
     "amazon": "AKIA" + "ABCD" * 4, "google": "AIza" + "aB3_-" * 7, "jwt": "eyJ" + ".".join(["aB3_-" * 4] * 3),
+    "stripe": "rk_live_" + "aB3x" * 6, "gitlab, runner": "glrt-" + "aB3_-" * 4, "slack, app": "xapp-" + "12345-" * 4,
+    "slack, hook": "hooks.slack.com/services/" + "aB3x/" * 5, "amazon, session": "ASIA" + "ABCD" * 4,
+    "google, access": "ya29." + "aB3_-" * 5, "npm": "npm_" + "aB3x" * 9, "package index": "pypi-" + "aB3_-" * 7,
+    "databricks": "dapi" + "0a1b" * 8, "groq": "gsk_" + "aB3x" * 9, "azure": "sig=" + "aB3%2" * 9 + "=",
+    "bearer": "Bearer " + "aB3x." * 5, "basic": "basic " + "aB3x" * 5 + "==",
 }  # fmt: skip
 
 

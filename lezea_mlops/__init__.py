@@ -10,6 +10,7 @@ from importlib import import_module
 # Type checkers take this name for true; importing it from ``typing`` would cost most of this package's import.
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from lezea_mlops.runtime.evolution import ModificationTree, read_evolution
     from lezea_mlops.runtime.history import ABSENT, read_config, read_history, read_revisions
     from lezea_mlops.tracker import ExperimentTracker, NetworkType
 
@@ -17,9 +18,11 @@ __version__ = "0.1.0"
 __all__ = [
     "ABSENT",
     "ExperimentTracker",
+    "ModificationTree",
     "NetworkType",
     "__version__",
     "read_config",
+    "read_evolution",
     "read_history",
     "read_revisions",
 ]
@@ -27,8 +30,10 @@ __all__ = [
 _HOME_OF = {
     "ABSENT": "lezea_mlops.runtime.history",
     "ExperimentTracker": "lezea_mlops.tracker",
+    "ModificationTree": "lezea_mlops.runtime.evolution",
     "NetworkType": "lezea_mlops.tracker",
     "read_config": "lezea_mlops.runtime.history",
+    "read_evolution": "lezea_mlops.runtime.evolution",
     "read_history": "lezea_mlops.runtime.history",
     "read_revisions": "lezea_mlops.runtime.history",
 }

@@ -1,13 +1,24 @@
 """Evolution as what it is: modifications, populations, lineage. Pure functions and streaming aggregates."""
 
 from lezea_mlops.evolution.folds import Folds
+from lezea_mlops.evolution.graph import Moment, Problem
+from lezea_mlops.evolution.history import Evolution
 from lezea_mlops.evolution.modifications import ModificationCounts, tree_statistics, with_ids
+from lezea_mlops.evolution.networks import Network, NetworkLineage
 from lezea_mlops.evolution.population import PopulationHistory, scores_by_individual
+from lezea_mlops.evolution.tree import ModificationTree, Node
 
 __all__ = [
+    "Evolution",
     "Folds",
     "ModificationCounts",
+    "ModificationTree",
+    "Moment",
+    "Network",
+    "NetworkLineage",
+    "Node",
     "PopulationHistory",
+    "Problem",
     "scores_by_individual",
     "tree_statistics",
     "with_ids",

@@ -1,0 +1,390 @@
+"""Who comes from whom: nodes by id, each with its parents, and the questions that every genealogy answers.
+
+Nodes are numbers and parents stand in arrays, so that millions fit. Nothing here calls itself: a line may be hundreds
+of thousands of nodes long, and a node may have a million children.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from itertools import compress
+from typing import Any, NamedTuple, TypeAlias, TypeVar
+
+from lezea_mlops.events import ScopePairs
+from lezea_mlops.evolution.cycles import Untangled, untangled
+
+_NONE = -1
+T = TypeVar("T")
+Content: TypeAlias = "Hashable | None"
+
+
+class Moment(NamedTuple):
+    """Where and when a record was logged.
+
+    Attributes:
+        order: its place among all records, ``Envelope.order_key``.
+        step: the step it names.
+        scope: the scopes it was logged in, outermost first.
+        ts: UTC microseconds.
+    """
+
+    order: tuple[Any, ...]
+    step: int | None
+    scope: ScopePairs
+    ts: int
+
+
+class Problem(NamedTuple):
+    """Something in a genealogy that cannot be as it was logged; what was logged is kept all the same.
+
+    Attributes:
+        kind: ``unknown_parent``, ``cycle``, ``duplicate`` or ``not_understood``.
+        id: the node in question; of an unknown parent the id that never came.
+        text: what is wrong, as a sentence.
+    """
+
+    kind: str
+    id: str
+    text: str
+
+
+class Genealogy:
+    """Nodes and their parents.
+
+    A node that was named as a parent and never came itself has a number too, and is not ``known``.
+
+    Attributes:
+        ids: the id of each number.
+        known: one byte for each number, 1 if the node came.
+        contents: what was logged of each number.
+        moments: when nodes were logged; those of one record share a moment.
+    """
+
+    def __init__(self) -> None:
+        self.ids: list[str] = []
+        self.known = bytearray()
+        self.contents: list[Content] = []
+        self._numbers: dict[str, int] = {}
+        self._first = array("i")
+        self._further: dict[int, tuple[int, ...]] = {}
+        self.moments: list[Moment] = []
+        # Of nodes that came again: the contents, each with the first and the last moment at which it was logged.
+        self._versions: dict[int, dict[Content, tuple[int, int]]] = {}
+        self._moment_of = array("i")
+        self._arrival = array("q")
+        self._arrivals = 0
+        self._ascending = True
+        self._derived: dict[str, Any] = {}
+
+    # ------------------------------------------------------------------ building
+
+    def moment(self, moment: Moment) -> int:
+        """Return a number for *moment*, for ``put``; the last one again where it is the same."""
+        if self.moments:
+            last = self.moments[-1]
+            if last == moment:
+                return len(self.moments) - 1
+            self._ascending = self._ascending and last.order <= moment.order
+        self.moments.append(moment)
+        return len(self.moments) - 1
+
+    def number(self, node_id: str) -> int:
+        """Return the number of an id, given now if it is new."""
+        number = self._numbers.get(node_id)
+        if number is None:
+            number = self._numbers[node_id] = len(self.ids)
+            self.ids.append(node_id)
+            self.known.append(0)
+            self.contents.append(None)
+            self._first.append(_NONE)
+            self._moment_of.append(_NONE)
+            self._arrival.append(_NONE)
+        return number
+
+    def offer(self, node: int, parent_ids: Sequence[str], content: Content, moment: int) -> bool:
+        """Take what was logged of a node, and return whether it now counts: the newest content does.
+
+        Args:
+            node: its number.
+            parent_ids: its parents, each once.
+            content: all that was logged of it; None: nothing but that it exists, which any content replaces.
+            moment: when, the number that ``moment`` gave.
+        """
+        if self.known[node]:
+            current = self.contents[node]
+            if content is None or (current is not None and not self._is_newest(node, content, moment)):
+                return False
+            if content in (seen := self._versions.get(node, {})):
+                moment = seen[content][0]
+        self._put(node, parent_ids, content, moment)
+        return True
+
+    def _is_newest(self, node: int, content: Content, moment: int) -> bool:
+        """Note that a node came again, and tell whether the graph has to take this content, or its time, over."""
+        current, placed = self.contents[node], self._moment_of[node]
+        seen = self._versions.setdefault(node, {current: (placed, placed)})
+        first, last = seen.get(content, (moment, moment))
+        orders = self.moments
+        first = moment if orders[moment].order < orders[first].order else first
+        last = last if orders[moment].order < orders[last].order else moment
+        seen[content] = first, last
+        if content == current:
+            return first != placed
+        return orders[last].order >= orders[seen[current][1]].order
+
+    def versions(self, node: int) -> list[tuple[Content, Moment]]:
+        """Return a node's contents, each with the moment at which it was first logged; the last one counts."""
+        current = (self.contents[node], self.moment_of(node))
+        older = [
+            (self.moments[last].order, content, self.moments[first])
+            for content, (first, last) in self._versions.get(node, {}).items()
+            if content != current[0]
+        ]
+        older.sort(key=lambda each: each[0])
+        return [*((content, moment) for _, content, moment in older), current]
+
+    def _put(self, node: int, parent_ids: Sequence[str], content: Content, moment: int) -> None:
+        if self._derived:
+            self._derived = {}
+        parents = tuple(map(self.number, parent_ids))
+        self._first[node] = parents[0] if parents else _NONE
+        if len(parents) > 1:
+            self._further[node] = parents[1:]
+        else:
+            self._further.pop(node, None)
+        if moment < len(self.moments) - 1:
+            self._ascending = False
+        self._moment_of[node] = moment
+        self._arrival[node] = self._arrivals
+        self._arrivals += 1
+        self.contents[node] = content
+        self.known[node] = 1
+
+    # ------------------------------------------------------------------ nodes
+
+    def find(self, node_id: str) -> int | None:
+        """Return the number of a node that came; None if it did not."""
+        number = self._numbers.get(node_id)
+        return number if number is not None and self.known[number] else None
+
+    def needed(self, node_id: str) -> int:
+        """Return the number of a node that came.
+
+        Raises:
+            KeyError: it did not.
+        """
+        number = self.find(node_id)
+        if number is None:
+            raise KeyError(f"nothing with the id {node_id!r} was logged")
+        return number
+
+    def moment_of(self, node: int) -> Moment:
+        """Return when the node was logged."""
+        return self.moments[self._moment_of[node]]
+
+    def parents(self, node: int) -> tuple[int, ...]:
+        """Return the parents of a node, unknown ones too."""
+        first = self._first[node]
+        if first < 0:
+            return ()
+        return (first, *self._further[node]) if node in self._further else (first,)
+
+    def sequence(self) -> Sequence[int]:
+        """Return the nodes that came, in the order in which they were logged."""
+        return self.derive("sequence", self._sorted)
+
+    def derive(self, name: str, make: Callable[[], T]) -> T:
+        """Return what *make* returns, made once until another node comes."""
+        if name not in self._derived:
+            self._derived[name] = make()
+        return self._derived[name]  # type: ignore[no-any-return]
+
+    def _sorted(self) -> Sequence[int]:
+        nodes = list(compress(range(len(self.ids)), self.known))
+        nodes.sort(key=self._arrival.__getitem__)
+        if not self._ascending:
+            orders = [moment.order for moment in self.moments]
+            nodes.sort(key=lambda node: orders[self._moment_of[node]])
+        return array("i", nodes)
+
+    def rank(self) -> array[int]:
+        """Return the place of each number in ``sequence``; -1 for one that never came."""
+        return self.derive("rank", self._ranked)
+
+    def _ranked(self) -> array[int]:
+        rank = array("i", [_NONE]) * len(self.ids)
+        for place, node in enumerate(self.sequence()):
+            rank[node] = place
+        return rank
+
+    def in_order(self, nodes: Iterable[int]) -> list[int]:
+        """Return nodes in the order in which they were logged."""
+        return sorted(nodes, key=self.rank().__getitem__)
+
+    def roots(self) -> list[int]:
+        """Return the nodes without a known parent, in logged order."""
+        return [node for node in self.sequence() if not any(self.known[p] for p in self.parents(node))]
+
+    # ------------------------------------------------------------------ children
+
+    def children(self, node: int) -> Sequence[int]:
+        """Return the nodes that name *node* as a parent, in logged order."""
+        starts, children = self._all_children()
+        return children[starts[node] : starts[node + 1]]
+
+    def _all_children(self) -> tuple[array[int], array[int]]:
+        """Return where each node's children begin, and all children one after the other."""
+        return self.derive("children", self._gathered_children)
+
+    def _gathered_children(self) -> tuple[array[int], array[int]]:
+        first, further = self._first, self._further
+        starts = array("i", bytes(4 * (len(self.ids) + 2)))
+        for parent in first:
+            starts[parent + 2] += 1
+        # Those without a parent were counted for number -1.
+        starts[1] = 0
+        for others in further.values():
+            for parent in others:
+                starts[parent + 2] += 1
+        for index in range(2, len(starts)):
+            starts[index] += starts[index - 1]
+        children = array("i", bytes(4 * starts[-1]))
+        for node in self.sequence():
+            if first[node] < 0:
+                continue
+            for parent in self.parents(node):
+                children[starts[parent + 1]] = node
+                starts[parent + 1] += 1
+        return starts, children
+
+    # ------------------------------------------------------------------ lines
+
+    def line(self, node: int) -> list[int]:
+        """Return the line of first parents down to *node*; a cycle or an unknown parent ends it."""
+        seen = {node}
+        found = [node]
+        parent = self._first[node]
+        while parent >= 0 and self.known[parent] and parent not in seen:
+            seen.add(parent)
+            found.append(parent)
+            parent = self._first[parent]
+        return found[::-1]
+
+    def above(self, node: int) -> list[int]:
+        """Return all ancestors, in logged order; a node is none of its own."""
+        seen = bytearray(len(self.ids))
+        seen[node] = 1
+        found, waiting = [], [node]
+        while waiting:
+            for parent in self.parents(waiting.pop()):
+                if not seen[parent]:
+                    seen[parent] = 1
+                    if self.known[parent]:
+                        found.append(parent)
+                        waiting.append(parent)
+        return self.in_order(found)
+
+    def below(self, node: int) -> list[int]:
+        """Return all descendants, in logged order; a node is none of its own."""
+        seen = bytearray(len(self.ids))
+        seen[node] = 1
+        found, waiting = [], [node]
+        while waiting:
+            for child in self.children(waiting.pop()):
+                if not seen[child]:
+                    seen[child] = 1
+                    found.append(child)
+                    waiting.append(child)
+        return self.in_order(found)
+
+    def nearest_common(self, one: int, other: int) -> int | None:
+        """Return the common ancestor with the fewest generations to both together, the latest of several.
+
+        A node counts as an ancestor of itself here.
+        """
+        from_one, from_other = self._distances(one), self._distances(other)
+        rank = self.rank()
+        common = from_one.keys() & from_other.keys()
+        return min(common, key=lambda node: (from_one[node] + from_other[node], -rank[node]), default=None)
+
+    def _distances(self, node: int) -> dict[int, int]:
+        """Return the fewest generations from *node* up to each ancestor."""
+        distance = {node: 0}
+        waiting, generation = [node], 0
+        while waiting:
+            generation += 1
+            above = {p for n in waiting for p in self.parents(n) if self.known[p] and p not in distance}
+            distance |= dict.fromkeys(above, generation)
+            waiting = list(above)
+        return distance
+
+    def longest(self, weights: bytes) -> array[int]:
+        """Return for each number the greatest sum of weights along a line down to it, its own included."""
+        total = array("i", bytes(4 * len(self.ids)))
+        for node in self.downward():
+            above = [total[parent] for parent in self.upper(node)]
+            total[node] = weights[node] + (max(above) if above else 0)
+        return total
+
+    # ------------------------------------------------------------------ cycles
+
+    def downward(self) -> Sequence[int]:
+        """Return the nodes that came with every parent before its children, but for the links in ``cut``."""
+        return self._untangled().order
+
+    def cut(self) -> frozenset[tuple[int, int]]:
+        """Return the links (child, parent) of cycles whose parent was not logged before the child."""
+        return self._untangled().cut
+
+    def cycles(self) -> list[list[int]]:
+        """Return the nodes that are ancestors of each other, a list for each such group, in logged order."""
+        return self._untangled().groups
+
+    def upper(self, node: int) -> tuple[int, ...]:
+        """Return the known parents of a node without those that close a cycle."""
+        cut = self.cut()
+        return tuple(p for p in self.parents(node) if self.known[p] and (not cut or (node, p) not in cut))
+
+    def _untangled(self) -> Untangled:
+        return self.derive("untangled", lambda: untangled(self))
+
+    # ------------------------------------------------------------------ problems
+
+    def problems(self, noun: str) -> list[Problem]:
+        """Return the parents that never came, ids with several contents, and cycles.
+
+        Args:
+            noun: what a node is called.
+        """
+        found = []
+        for number in compress(range(len(self.ids)), (1 - flag for flag in self.known)):
+            children = self.children(number)
+            if children:
+                found.append(_unknown_parent(self.ids[number], [self.ids[c] for c in children], noun))
+        for node, seen in self._versions.items():
+            if len(seen) > 1:
+                found.append(_duplicate(self.ids[node], len(seen), self.moment_of(node), noun))
+        found.extend(_cycle([self.ids[node] for node in group], noun) for group in self.cycles())
+        return found
+
+
+def _unknown_parent(missing: str, children: Sequence[str], noun: str) -> Problem:
+    more = f" and {len(children) - 1:,} more" if len(children) > 1 else ""
+    return Problem(
+        "unknown_parent", missing,
+        f"the {noun} {children[0]}{more} name the parent {missing}, which was never logged",
+    )  # fmt: skip
+
+
+def _cycle(members: Sequence[str], noun: str) -> Problem:
+    shown = ", ".join(members[:5]) + (f" and {len(members) - 5:,} more" if len(members) > 5 else "")
+    said = "is its own ancestor" if len(members) == 1 else "are ancestors of each other"
+    return Problem("cycle", members[0], f"the {noun} {shown} {said}")
+
+
+def _duplicate(node_id: str, count: int, moment: Moment, noun: str) -> Problem:
+    return Problem(
+        "duplicate", node_id,
+        f"the {noun} {node_id} was logged with {count:,} different contents; the newest counts, of step {moment.step}",
+    )  # fmt: skip

@@ -61,10 +61,6 @@ class BoundedTable(Generic[K, V]):
         # Without this Python would ask for the keys 0, 1, 2, … and the table would make them for ever.
         return iter(list(self._items))
 
-    def peek(self, key: K) -> V | None:
-        """Return the value of *key* without making one and without counting a use."""
-        return self._items.get(key)
-
     def items(self) -> Iterator[tuple[K, V]]:
         """Yield keys and values, the least recently used first."""
         return iter(list(self._items.items()))

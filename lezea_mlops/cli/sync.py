@@ -34,7 +34,7 @@ from lezea_mlops.errors import LezeaError
 from lezea_mlops.journal import RunFolder
 from lezea_mlops.runtime.own_process import prepare_own_process
 from lezea_mlops.runtime.remembered import as_remembered
-from lezea_mlops.runtime.replay import Delivered, Order, Wait, deliver_run
+from lezea_mlops.runtime.replay import NO_SINK, Delivered, Order, Wait, deliver_run
 
 
 def sync(
@@ -130,7 +130,7 @@ class Delivery:
             try:
                 return deliver_run(folder, as_remembered(folder, self._settings), asked)
             except (LezeaError, OSError) as error:
-                return [Delivered(folder.run_id, "*", 0, 0, str(error))]
+                return [Delivered(folder.run_id, NO_SINK, 0, 0, str(error))]
 
     def tell(self, report: Delivered) -> None:
         """Say what changed, while watching."""
@@ -140,6 +140,8 @@ class Delivery:
 
 
 def _line(report: Delivered) -> str:
+    if report.sink == NO_SINK:
+        return f"{escape(report.run_id)}: [red]{escape(str(report.error))}[/red]"
     outcome = f"[red]{escape(report.error)}[/red]" if report.error else "complete"
     aside = f", {report.rejected} set aside" if report.rejected else ""
     damage = f", {counted(report.damaged, 'damaged place')} stepped over" if report.damaged else ""

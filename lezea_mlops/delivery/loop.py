@@ -75,10 +75,12 @@ class DeliveryLoop:
         return self._ready and not self._behind and not self.shipper.breaker.open and self._stop_at is None
 
     def wait_for_call(self, wid: str, seq: int, deadline: Deadline | None = None) -> bool:
-        """Wait until the record is delivered: at most 50 ms, and not at all while that makes no sense."""
+        """Wait until the record is delivered: at most 50 ms, and not at all while that makes no sense.
+
+        Who calls has woken the loop: one that is woken once more looks at the journal once more, for nothing.
+        """
         if not self.ready:
             return False
-        self.wake()
         delivered = self.wait_for({wid: seq}, deadline or Deadline.after(CALL_WAIT_S, self._clock))
         if not delivered:
             self._behind = True

@@ -317,6 +317,7 @@ class Call:
         first = self._bad[0]
         rest = {} if self.recorded else self._rest()
         place = _place_of_call()
+        kept = "The rest" if self.recorded or rest else "Nothing"
         for bad in self._bad:
             shown, reason = self._shown(bad), self.cleaner.text(bad.reason)
             fields: dict[str, Any] = {"call": self.name, "argument": self.cleaner.name(bad.argument)}
@@ -330,8 +331,8 @@ class Call:
             mistake = bad.reason.partition(":")[0]
             if self._warned.first((self.name, bad.argument.partition("[")[0], mistake, place)):
                 log.warning(
-                    "%s: %s(): %s %s (%s). The rest of the call was kept",
-                    place, self.name, bad.argument, reason, shown,
+                    "%s: %s(): %s %s (%s). %s of the call was kept",
+                    place, self.name, bad.argument, reason, shown, kept,
                 )  # fmt: skip
         if self._strict:
             kind = TypeError if issubclass(first.kind, TypeError) else ValueError

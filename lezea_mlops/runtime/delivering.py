@@ -13,8 +13,9 @@ from typing import Any
 from lezea_mlops._clock import Deadline, now_us
 from lezea_mlops._files import LifeLock, replace_atomically
 from lezea_mlops.delivery import CALL_WAIT_S, DeliveryLoop, Shipper
+from lezea_mlops.errors import JournalError
 from lezea_mlops.journal import COURIER_WRITER, RunFolder, last_numbers
-from lezea_mlops.runtime.ends import newest_attempt, write_missing_ends
+from lezea_mlops.runtime.ends import newest_attempt, warn_of_missing_end, write_missing_ends
 from lezea_mlops.sinks.base import Sink
 
 log = logging.getLogger("lezea_mlops")
@@ -111,7 +112,10 @@ class RunDelivery:
                 self._loop_ended()
 
     def write_missing_ends(self) -> None:
-        """Journal the end of attempts whose process died without one, if this process may speak for the run."""
+        """Journal the end of attempts whose process died without one, if this process may speak for the run.
+
+        Where that cannot be done, a warning says so, and the rest of the run is delivered nevertheless.
+        """
         with self._guard:
             if self._lock is None or self._running == 0:
                 return
@@ -119,7 +123,11 @@ class RunDelivery:
             attempt = newest_attempt(self.folder)
             if attempt is not None and attempt == self._looked_at:
                 return
-            written = write_missing_ends(self.folder, self._lock)
+            written = 0
+            try:
+                written = write_missing_ends(self.folder, self._lock)
+            except (JournalError, OSError) as error:
+                warn_of_missing_end(self.folder, error)
             self._looked_at = attempt
         if written:
             self.wake()

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from lezea_mlops._clock import Deadline
-from lezea_mlops.delivery import Shipper
 from lezea_mlops.runtime.delivering import Keeper, Numbers, RunDelivery
 from lezea_mlops.runtime.recorder import Recorder
 from lezea_mlops.runtime.remembered import sync_command
@@ -105,11 +104,6 @@ class ThreadDriver:
             log.warning(
                 "no thread can be started (%s); %s delivers", error, sync_command(self._recorder.folder)
             )
-
-    @property
-    def shippers(self) -> list[Shipper]:
-        """The shippers, one per destination."""
-        return self._delivery.shippers
 
     def attend(self) -> ThreadDriver:
         """Let the record that was just written be delivered, waiting at most 50 ms, if calls wait."""

@@ -57,26 +57,24 @@ class LeftBehind:
 def write_missing_ends(folder: RunFolder, lock: LifeLock) -> int:
     """Journal ``run_finished`` for every attempt that has none and whose process is gone, one for each.
 
-    Where that cannot be done, a warning says so, and the rest of the run can be delivered nevertheless.
-
     Args:
         folder: the run.
         lock: the right to deliver it, which is the right to write as ``courier``.
 
     Returns:
         How many ends were written.
+
+    Raises:
+        JournalError: a journal cannot be read, or not be written.
+        OSError: the file system refuses.
     """
-    try:
-        left = LeftBehind.read(folder) if is_writing(folder) is False else None
-        if left is None and not _was_resumed(folder):
-            return 0
-        attempts = read_attempts(folder)
-        # Asked once more behind the journal: a process that resumed the run meanwhile is not gone.
-        gone = left is not None and is_writing(folder) is False
-        return _write_missing_ends(folder, lock, attempts, left, newest_too=gone, with_summary=gone)
-    except (JournalError, OSError) as error:
-        _warn(folder, error)
+    left = LeftBehind.read(folder) if is_writing(folder) is False else None
+    if left is None and not _was_resumed(folder):
         return 0
+    attempts = read_attempts(folder)
+    # Asked once more behind the journal: a process that resumed the run meanwhile is not gone.
+    gone = left is not None and is_writing(folder) is False
+    return _write_missing_ends(folder, lock, attempts, left, newest_too=gone, with_summary=gone)
 
 
 def newest_attempt(folder: RunFolder) -> tuple[int, bool] | None:
@@ -95,7 +93,8 @@ def write_ends_before_resuming(folder: RunFolder, left: LeftBehind) -> None:
     """Journal the missing end of the attempts before the one that this process is about to begin.
 
     It holds the lock of ``main`` by now, so the process before it is gone; why, stands in what it left, and nowhere
-    else any more. Where a courier of that process still delivers, it has told the end itself.
+    else any more. Where a courier of that process still delivers, it has told the end itself. Where the end cannot be
+    written down, a warning says so, and the run goes on.
 
     Args:
         folder: the run.
@@ -112,10 +111,11 @@ def write_ends_before_resuming(folder: RunFolder, left: LeftBehind) -> None:
         finally:
             lock.release()
     except (JournalError, OSError) as error:
-        _warn(folder, error)
+        warn_of_missing_end(folder, error)
 
 
-def _warn(folder: RunFolder, error: Exception) -> None:
+def warn_of_missing_end(folder: RunFolder, error: Exception) -> None:
+    """Say that an end cannot be written down, for whoever has better things to do than to raise."""
     log.warning("the end of the run in %s cannot be written down: %s", folder.path, error)
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from lezea_mlops._files import LifeLock
 from lezea_mlops._process import pid_exists
 from lezea_mlops.journal import COURIER_WRITER, MAIN_WRITER, RunFolder, is_writing
+from lezea_mlops.runtime.remembered import sync_command
 from lezea_mlops.runtime.retrying import files_to_retry
 from lezea_mlops.runtime.status import RunStatus, read_status
 
@@ -83,12 +84,13 @@ def why_not_settled(folder: RunFolder, destinations: Mapping[str, str]) -> str |
 def why_not_delivered(folder: RunFolder, status: RunStatus) -> str | None:
     """Return why a destination may still need the files of a run; None if none does."""
     if status.state not in _ENDED:
-        return f"it is {status.state}; lezea sync {folder.run_id} writes the end of a run whose process died"
+        return f"it is {status.state}; {sync_command(folder)} writes the end of a run whose process died"
     for delivery in status.deliveries:
         if delivery.waiting:
-            return f"{delivery.waiting} records wait for {delivery.destination}; lezea sync {folder.run_id}"
+            waits = "1 record waits" if delivery.waiting == 1 else f"{delivery.waiting} records wait"
+            return f"{waits} for {delivery.destination}; {sync_command(folder)}"
         if files_to_retry(folder, delivery.destination):
-            return f"records wait for a second try at {delivery.destination}; lezea sync {folder.run_id}"
+            return f"records wait for a second try at {delivery.destination}; {sync_command(folder)}"
     return None
 
 

@@ -23,6 +23,8 @@ Wait = Callable[[float], None]
 Progress = Callable[[str, int, int], None]
 
 ELSEWHERE = "another process delivers this run now"
+# Stands for the destination where a delivery failed before there was one.
+NO_SINK = "*"
 
 
 @dataclass(frozen=True)
@@ -83,9 +85,9 @@ def deliver_run(folder: RunFolder, settings: Settings, order: Order | None = Non
     try:
         lock = take_delivery_lock(folder)
     except OSError as error:
-        return [Delivered(folder.run_id, "*", 0, 0, f"its delivery cannot be locked: {error}")]
+        return [Delivered(folder.run_id, NO_SINK, 0, 0, f"its delivery cannot be locked: {error}")]
     if lock is None:
-        return [Delivered(folder.run_id, "*", 0, 0, ELSEWHERE)]
+        return [Delivered(folder.run_id, NO_SINK, 0, 0, ELSEWHERE)]
     try:
         return _deliver_locked(folder, settings, order, lock)
     finally:

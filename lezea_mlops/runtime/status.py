@@ -24,6 +24,7 @@ from lezea_mlops.journal import (
     state_of,
 )
 from lezea_mlops.journal.tail import last_newline_before
+from lezea_mlops.runtime.remembered import sync_command
 from lezea_mlops.runtime.retrying import files_to_retry, refused_in
 
 # The state of a run whose journal cannot be read.
@@ -222,7 +223,7 @@ def _delivery(
         path = look.folder.journal(wid)
         if not path.exists():
             look.notes.append(
-                f"{path.name} is gone; {destination} has its first {cursor.positions[wid].seq} records"
+                f"{path.name} is gone; {destination} has it up to record {cursor.positions[wid].seq}"
             )
     rejected = len(set(_refused(look, destination)))
     total = sum(file.seq for file in look.files.values())
@@ -254,8 +255,8 @@ def _waiting(look: _Look, destination: str, cursor: CursorState, wid: str, file:
     try:
         if not stands_behind(file.path, at):
             look.notes.append(
-                f"{file.path.name} was cut or replaced: {destination} had {at.seq} records ({at.offset} bytes) of it, "
-                f"and they do not end there; what is there now is delivered from its beginning"
+                f"{file.path.name} was cut or replaced: {destination} had it up to record {at.seq}, which ended at "
+                f"byte {at.offset} and does no more; what is there now is delivered from its beginning"
             )
             return file.seq
         if at.offset >= file.whole:
@@ -275,7 +276,7 @@ def _refused(look: _Look, destination: str) -> Iterator[tuple[str, int]]:
         if again := files_to_retry(folder, destination):
             look.notes.append(
                 f"a second try of what {destination} refused was cut short ({', '.join(path.name for path in again)}); "
-                f"lezea sync {folder.run_id} goes on with it"
+                f"{sync_command(folder)} goes on with it"
             )
         for path in (folder.rejected(destination), *again):
             yield from refused_in(path)

@@ -95,6 +95,17 @@ def test_a_repair_brings_back_what_is_missing(mlflow_store: str, folder: RunFold
     assert Store(mlflow_store, folder).run.data.params == {"_x5B_lr_x5D_": "0.1"}
 
 
+def test_what_a_repair_cannot_set_right_is_told_with_what_can(mlflow_store: str, folder: RunFolder) -> None:
+    """A point that no record brought stays in MLflow; only a new run there is as the journal says."""
+    store = Store(mlflow_store, folder)
+    store.client.log_metric(store.run.info.run_id, "loss", 0.7, 1, step=2)
+    result = call(folder.run_id, "--repair")
+    assert result.exit_code == 1
+    assert "cannot be set right there" in result.stdout
+    assert result.stdout.splitlines()[-1].endswith(f"then: lezea sync --recreate {folder.run_id}")
+    assert "--repair delivers it again" not in result.stdout
+
+
 def test_what_waits_is_exit_code_1_and_no_list(mlflow_store: str) -> None:
     """The command that delivers it is named."""
     folder = offline_run()

@@ -7,13 +7,17 @@ from pathlib import Path
 
 import pytest
 from click.testing import Result
+from mlflow import MlflowClient
 from typer.testing import CliRunner
 
 from lezea_mlops.cli import app
 from lezea_mlops.config import load_settings
 from lezea_mlops.journal import RunFolder
+from lezea_mlops.runtime.audit import audit_run
 from lezea_mlops.runtime.replay import deliver_run
 from lezea_mlops.tracker import ExperimentTracker
+from tests.sinks.mlflow.auditing import Store
+from tests.sinks.mlflow.seen import artifacts
 
 
 def gc(*arguments: str) -> Result:
@@ -25,6 +29,7 @@ def run_with_a_file(tmp_path: Path) -> RunFolder:
     """Return an undelivered run that captured one file of 2,000 bytes."""
     (tmp_path / "model.bin").write_bytes(b"12" * 1_000)
     with ExperimentTracker("Later", settings={"mode": "offline"}) as tracker:
+        tracker.log_params({"lr": 0.1})
         tracker.log_artifact(tmp_path / "model.bin")
     return RunFolder(tracker.run_dir)
 
@@ -86,3 +91,17 @@ def test_a_run_that_is_written_is_left_alone(mlflow_store: str, tmp_path: Path, 
     assert ("its process lives" in result.stderr) is not finish
     assert blobs(folder) == (0 if finish else 1)
     tracker.end()
+
+
+def test_a_repair_after_the_files_are_gone_sets_nothing_aside(mlflow_store: str, tmp_path: Path) -> None:
+    """What was delivered before and is delivered again needs no file: MLflow has it."""
+    folder = run_with_a_file(tmp_path)
+    deliver_run(folder, load_settings())
+    assert gc(folder.run_id).exit_code == 0
+    assert blobs(folder) == 0
+    Store(mlflow_store, folder).sql("DELETE FROM params")
+    [report] = audit_run(folder, load_settings(), repair=True)
+    assert report.delivered > 0
+    assert report.rejected == 0
+    assert report.is_right
+    assert "model.bin" in " ".join(artifacts(MlflowClient(mlflow_store), Store(mlflow_store, folder).run))

@@ -8,6 +8,7 @@ import pytest
 from click.testing import Result
 from typer.testing import CliRunner
 
+import lezea_mlops
 from lezea_mlops.cli import app
 from lezea_mlops.cli.runs import SHORT_ID, chosen, find_run, short_ids
 from lezea_mlops.config import Settings, load_settings
@@ -122,3 +123,9 @@ def test_all_of_an_empty_folder_is_said_and_no_error(tmp_path: Path, command: st
     result = call(command, "--all")
     assert result.exit_code == 0
     assert f"no runs in {tmp_path / 'runs'}" in result.stderr
+
+
+def test_the_version_is_told() -> None:
+    """That of the package, and nothing else."""
+    result = call("--version")
+    assert (result.exit_code, result.stdout) == (0, f"{lezea_mlops.__version__}\n")

@@ -202,7 +202,7 @@ def test_a_run_that_is_delivered_elsewhere_is_exit_code_1(mlflow_store: str) -> 
     result = sync(tracker.experiment_id)
     lock.release()
     assert result.exit_code == 1
-    assert "another process delivers" in result.stderr
+    assert result.stderr == f"{tracker.experiment_id}: another process delivers this run now\n"
 
 
 def test_a_server_that_hangs_is_given_up_sooner_than_mlflow_would(

@@ -1,12 +1,9 @@
-"""A run folder, a sink, a clock that stands still, and a shipper between them."""
+"""What the tests of delivery ask of a run folder and of the reference sink."""
 
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Any
-
-import pytest
 
 from lezea_mlops.delivery import Shipper, Step
 from lezea_mlops.journal import JournalWriter, RunFolder
@@ -14,33 +11,6 @@ from lezea_mlops.sinks.base import destination_id
 from lezea_mlops.testing import FakeClock, MemorySink
 
 LONGER_THAN_ANY_PAUSE_S = 60.0
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> RunFolder:
-    """Return a run folder with five records of ``main``."""
-    folder = RunFolder(tmp_path / "run-1")
-    folder.create()
-    write(folder, 5)
-    return folder
-
-
-@pytest.fixture
-def clock() -> FakeClock:
-    """Return a clock that stands still."""
-    return FakeClock()
-
-
-@pytest.fixture
-def sink() -> MemorySink:
-    """Return the reference sink."""
-    return MemorySink()
-
-
-@pytest.fixture
-def shipper(folder: RunFolder, sink: MemorySink, clock: FakeClock) -> Shipper:
-    """Return a shipper of the five records."""
-    return Shipper(folder, sink, clock)
 
 
 def write(folder: RunFolder, count: int, wid: str = "main") -> None:

@@ -18,35 +18,17 @@ from mlflow import MlflowClient
 from lezea_mlops.config import load_settings
 from lezea_mlops.delivery import Shipper, Step
 from lezea_mlops.errors import ConfigurationError
-from lezea_mlops.events import encode_json
 from lezea_mlops.journal import Cursor, CursorState, JournalReader, Position, RunFolder, read_run
 from lezea_mlops.runtime.audit import audit_run
 from lezea_mlops.runtime.replay import deliver_run
 from lezea_mlops.sinks.base import Run, destination_id
 from lezea_mlops.testing import FakeClock, MemorySink
 from lezea_mlops.tracker import ExperimentTracker
-from tests.delivery.shipping import (
-    LONGER_THAN_ANY_PAUSE_S,
-    clock,
-    folder,
-    numbers,
-    ship_all,
-    shipper,
-    sink,
-    stored_cursor,
-    write,
-)
+from tests.delivery.shipping import LONGER_THAN_ANY_PAUSE_S, numbers, ship_all, stored_cursor, write
+from tests.journal.lines import line
 from tests.sinks.mlflow.seen import history, seen, the_run
 
-__all__ = ["clock", "folder", "shipper", "sink"]
-
 MIB = 1024 * 1024
-
-
-def line(seq: int, wid: str = "main", run_id: str = "run-1", version: int = 1) -> bytes:
-    """Return a record as a line."""
-    meta = {"seq": seq, "ts": 1_763_690_000_000_000 + seq, "wid": wid, "att": 1}
-    return encode_json({"v": version, "t": "metric", "m": meta, "p": {"run_id": run_id, "step": seq}}) + b"\n"
 
 
 def delivered(folder: RunFolder, sink: MemorySink) -> Shipper:

@@ -87,6 +87,7 @@ class Scene:
     def call(self) -> bool:
         """Record one more and wait for it as a call does; tell whether it waited at all."""
         seq = self.write()
+        self.loop.wake()
         return self.clock.looked(lambda: self.loop.wait_for_call("main", seq))
 
     def begin(self) -> None:

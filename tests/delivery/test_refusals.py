@@ -19,20 +19,7 @@ from lezea_mlops.events import Envelope
 from lezea_mlops.journal import RunFolder
 from lezea_mlops.sinks.base import Rejected, Run, destination_id
 from lezea_mlops.testing import FakeClock, MemorySink
-from tests.delivery.shipping import (
-    LONGER_THAN_ANY_PAUSE_S,
-    clock,
-    folder,
-    numbers,
-    set_aside,
-    ship_all,
-    shipper,
-    sink,
-    write,
-)
-
-__all__ = ["clock", "folder", "shipper", "sink"]
-
+from tests.delivery.shipping import LONGER_THAN_ANY_PAUSE_S, numbers, set_aside, ship_all, write
 
 # ---------------------------------------------------------------------- Rejected
 

@@ -11,9 +11,7 @@ from lezea_mlops.events import Envelope
 from lezea_mlops.journal import RunFolder
 from lezea_mlops.sinks.base import Rejected, Unavailable
 from lezea_mlops.testing import FakeClock, MemorySink
-from tests.delivery.shipping import clock, folder, set_aside
-
-__all__ = ["clock", "folder"]
+from tests.delivery.shipping import set_aside
 
 SAID = "no answer from mongodb://ada:canary-one@db.example/lezea, called with password='canary-two'"
 

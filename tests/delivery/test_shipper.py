@@ -11,20 +11,7 @@ from lezea_mlops.events import Envelope
 from lezea_mlops.journal import RunFolder
 from lezea_mlops.sinks.base import destination_id
 from lezea_mlops.testing import FakeClock, MemorySink
-from tests.delivery.shipping import (
-    LONGER_THAN_ANY_PAUSE_S,
-    clock,
-    folder,
-    numbers,
-    ship_all,
-    shipper,
-    sink,
-    stored_cursor,
-    write,
-)
-
-__all__ = ["clock", "folder", "shipper", "sink"]
-
+from tests.delivery.shipping import LONGER_THAN_ANY_PAUSE_S, numbers, ship_all, stored_cursor, write
 
 # ---------------------------------------------------------------------- the cursor
 

@@ -47,11 +47,16 @@ def check_end(run: RunFolder, way: Way) -> None:
     assert state_of(run) == way.status
 
 
+def ended(way: Way, run_python: RunPython, **environment: str) -> None:
+    """Run a program that ends so, with no MLflow to deliver to."""
+    done = run_python(BEGIN + way.code, check=False, LEZEA_MLFLOW_TRACKING_URI=UNREACHABLE, **environment)
+    assert done.returncode == way.exit_code, done.stderr
+
+
 @each_way
 def test_an_end_is_in_the_journal_without_any_driver(way: Way, run_python: RunPython, tmp_path: Path) -> None:
     """Offline, an end that nobody could tell is told by the next sync, once; until then the run counts as lost."""
-    done = run_python(BEGIN + way.code, check=False, LEZEA_MODE="offline")
-    assert done.returncode == way.exit_code, done.stderr
+    ended(way, run_python, LEZEA_MODE="offline")
     run = the_run(tmp_path)
     if way.inferred:
         assert (ends_of(run), state_of(run)) == ([], "lost")
@@ -65,11 +70,7 @@ def test_the_courier_tells_an_end_that_the_process_could_not(
     asynchronous: str, way: Way, run_python: RunPython, tmp_path: Path
 ) -> None:
     """It survives a signal to the whole group, writes the end although MLflow is away, and goes."""
-    done = run_python(
-        BEGIN + way.code, check=False, ASYNC=asynchronous,
-        LEZEA_COURIER="process", LEZEA_MLFLOW_TRACKING_URI=UNREACHABLE,
-    )  # fmt: skip
-    assert done.returncode == way.exit_code, done.stderr
+    ended(way, run_python, LEZEA_COURIER="process", ASYNC=asynchronous)
     run = the_run(tmp_path)
     wait_for_couriers(run)
     check_end(run, way)
@@ -82,11 +83,7 @@ def test_a_thread_leaves_an_end_that_the_process_could_not_tell_to_the_next_sync
     asynchronous: str, way: Way, run_python: RunPython, tmp_path: Path
 ) -> None:
     """A thread dies with its process; what the process could tell itself stands in the journal."""
-    done = run_python(
-        BEGIN + way.code, check=False, ASYNC=asynchronous,
-        LEZEA_COURIER="thread", LEZEA_MLFLOW_TRACKING_URI=UNREACHABLE,
-    )  # fmt: skip
-    assert done.returncode == way.exit_code, done.stderr
+    ended(way, run_python, LEZEA_COURIER="thread", ASYNC=asynchronous)
     run = the_run(tmp_path)
     assert state_of(run) == ("lost" if way.inferred else way.status)
     assert infer(run) == int(way.inferred)

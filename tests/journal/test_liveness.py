@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -42,14 +41,6 @@ print("writes", flush=True)
 sys.stdin.read()
 writer.close()
 """
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> RunFolder:
-    """An empty run folder."""
-    folder = RunFolder(tmp_path / "run-1")
-    folder.create()
-    return folder
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import subprocess
@@ -27,27 +26,10 @@ from lezea_mlops.journal import (
     recorded_run_id,
 )
 from lezea_mlops.journal.reader import CHUNK_BYTES, MAX_DAMAGE_NOTES, STREAM_BYTES
+from tests.journal.lines import line
 
 ROOT = Path(__file__).resolve().parents[2]
 MIB = 1024 * 1024
-
-
-def line(seq: int, wid: str = "main", **fields: Any) -> bytes:
-    """Return a record as a line."""
-    meta = {"seq": seq, "ts": 1_763_690_000_000_000 + seq, "wid": wid, "att": 1}
-    return json.dumps({"v": 1, "t": "metric", "m": meta, "p": {"run_id": "run"} | fields}).encode() + b"\n"
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> RunFolder:
-    folder = RunFolder(tmp_path / "run")
-    folder.create()
-    return folder
-
-
-@pytest.fixture
-def path(folder: RunFolder) -> Path:
-    return folder.journal("main")
 
 
 def seqs(records: Any) -> list[int]:

@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from lezea_mlops.errors import JournalError
-from lezea_mlops.events import MAX_LINE_BYTES, encode_json
+from lezea_mlops.events import MAX_LINE_BYTES
 from lezea_mlops.journal import (
     Position,
     RunFolder,
@@ -20,24 +20,7 @@ from lezea_mlops.journal import (
     stands_behind,
 )
 from lezea_mlops.journal import tail as tail_module
-
-
-def line(seq: int, att: int = 1, size: int = 0) -> bytes:
-    """Return a record as a line."""
-    meta = {"seq": seq, "ts": 1_763_690_000_000_000 + seq, "wid": "main", "att": att}
-    return encode_json({"v": 1, "t": "metric", "m": meta, "p": {"run_id": "run", "text": "x" * size}}) + b"\n"
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> RunFolder:
-    folder = RunFolder(tmp_path / "run")
-    folder.create()
-    return folder
-
-
-@pytest.fixture
-def path(folder: RunFolder) -> Path:
-    return folder.journal("main")
+from tests.journal.lines import line
 
 
 def numbers(path: Path) -> tuple[int, int]:
@@ -47,7 +30,9 @@ def numbers(path: Path) -> tuple[int, int]:
 
 
 lines = st.one_of(
-    st.builds(line, st.integers(1, 99), st.integers(1, 9), st.sampled_from([0, 10, 300])),
+    st.builds(
+        line, st.integers(1, 99), att=st.integers(1, 9), text=st.sampled_from(["", "x" * 10, "x" * 300])
+    ),
     st.sampled_from([b"\n", b"garbage\n", b"\x00" * 40 + b"\n", b"[]\n", b'{"v":1,"t":"x"\n', b" \r\n"]),
 )
 
@@ -145,7 +130,7 @@ def test_a_line_without_an_end_and_lines_without_number_hide_no_record(path: Pat
 
 def test_records_longer_than_a_block_are_found(path: Path) -> None:
     """A line that is longer than what is read at a time is put together."""
-    content = [line(1), line(2, size=200_000), line(3, size=100)]
+    content = [line(1), line(2, text="x" * 200_000), line(3, text="x" * 100)]
     for count in (1, 2, 3):
         path.write_bytes(b"".join(content[:count]) + b"garbage\n")
         assert numbers(path) == (count, 1)

@@ -33,13 +33,6 @@ RunPython = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> RunFolder:
-    folder = RunFolder(tmp_path / "run")
-    folder.create()
-    return folder
-
-
-@pytest.fixture
 def writer(folder: RunFolder) -> Iterator[JournalWriter]:
     writer = JournalWriter(folder, "main")
     yield writer
@@ -98,11 +91,11 @@ def test_a_record_is_the_envelope_of_the_design(writer: JournalWriter, folder: R
     meta = {"wid": "main", "att": 1}
     assert records == [
         {"v": 1, "t": "training_step", "m": {"seq": 1} | meta, "p": {
-            "run_id": "run", "scope": [["builder", "42"], ["layer", "3"]], "step": 7, "metrics": {"loss": 0.5},
+            "run_id": "run-1", "scope": [["builder", "42"], ["layer", "3"]], "step": 7, "metrics": {"loss": 0.5},
         }},
-        {"v": 1, "t": "training_step", "m": {"seq": 2} | meta | {"auto": True}, "p": {"run_id": "run", "step": 8}},
-        {"v": 1, "t": "training_step", "m": {"seq": 3} | meta | {"late": True}, "p": {"run_id": "run", "step": 9}},
-        {"v": 1, "t": "training_step", "m": {"seq": 4} | meta, "p": {"run_id": "run", "step": 10}},
+        {"v": 1, "t": "training_step", "m": {"seq": 2} | meta | {"auto": True}, "p": {"run_id": "run-1", "step": 8}},
+        {"v": 1, "t": "training_step", "m": {"seq": 3} | meta | {"late": True}, "p": {"run_id": "run-1", "step": 9}},
+        {"v": 1, "t": "training_step", "m": {"seq": 4} | meta, "p": {"run_id": "run-1", "step": 10}},
     ]  # fmt: skip
     assert before <= moments[0] <= moments[-1] == writer.last_ts
 
@@ -113,7 +106,7 @@ def test_ten_thousand_scopes_do_not_mix(writer: JournalWriter, folder: RunFolder
     for i, scope in enumerate(scopes):
         writer.append("metric" if i % 2 else "reward", {"i": i}, scope)
     for i, (scope, record) in enumerate(zip(scopes, lines(folder), strict=True)):
-        assert record["p"] == {"run_id": "run", "scope": [list(scope[0])], "i": i}
+        assert record["p"] == {"run_id": "run-1", "scope": [list(scope[0])], "i": i}
         assert record["t"] == ("metric" if i % 2 else "reward")
 
 
@@ -228,7 +221,7 @@ def test_a_torn_tail_is_cut_at_every_offset(folder: RunFolder) -> None:
         records = lines(folder)
         assert [record["m"]["seq"] for record in records] == list(range(1, kept + 2))
         assert [record["p"] for record in records] == [
-            {"run_id": "run"} | fields for fields in [*RECORDS[:kept], {"i": "new"}]
+            {"run_id": "run-1"} | fields for fields in [*RECORDS[:kept], {"i": "new"}]
         ]
 
 

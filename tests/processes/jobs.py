@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 from lezea_mlops.events import Envelope
-from lezea_mlops.journal import RunFolder, read_run
+from lezea_mlops.journal import MAIN_WRITER, RunFolder, read_run
 from tests.conftest import ROOT
 
 
@@ -45,3 +45,14 @@ def by_writer(run: RunFolder) -> dict[str, list[Envelope]]:
 def steps_of(records: list[Envelope]) -> list[int]:
     """Return the training steps among records."""
     return [record.event.step for record in records if record.type == "training_step"]
+
+
+def check_threads_and_children(writers: dict[str, list[Envelope]], logged: list[int]) -> None:
+    """Check that each thread's steps are all there, in its own scope, and that each forked child has one scope."""
+    for wid, records in writers.items():
+        if wid != MAIN_WRITER:
+            assert wid.startswith("main.")
+            assert len({str(record.scope) for record in records if record.type == "training_step"}) == 1
+    for index, count in enumerate(logged):
+        ours = [record for record in writers[MAIN_WRITER] if record.scope == [["tasker", str(index)]]]
+        assert steps_of(ours) == list(range(1, count + 1))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from pathlib import Path
 
@@ -11,7 +12,8 @@ from mlflow import MlflowClient
 from lezea_mlops.config import load_settings
 from lezea_mlops.journal import COURIER_WRITER, MAIN_WRITER, RunFolder, state_of
 from lezea_mlops.runtime.replay import deliver_run
-from tests.ends.programs import WITHOUT_A_WORD, ends_of, infer, wait_for_couriers
+from lezea_mlops.tracker import ExperimentTracker
+from tests.ends.programs import UNREACHABLE, WITHOUT_A_WORD, ends_of, infer, wait_for_couriers
 from tests.processes.jobs import by_writer, run_script, steps_of, the_run
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="signals and /proc")
@@ -84,14 +86,29 @@ def test_the_rank_in_the_whole_job_comes_first(
     environment: dict[str, str], writer: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """That on the machine alone is asked last; what is no rank counts as none."""
-    from lezea_mlops.tracker import ExperimentTracker
-
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("LEZEA_EXPERIMENT_ID", "job")
     tracker = ExperimentTracker("Demo", settings={"mode": "offline"})
     assert by_writer(RunFolder(tracker.run_dir)).keys() == {writer}
     tracker.end()
+
+
+@pytest.mark.parametrize("is_main_gone", [False, True], ids=["elsewhere", "here"])
+def test_what_another_process_of_the_run_delivers_is_no_reason_to_warn(
+    is_main_gone: bool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A rank that ends while ``main`` delivers says what waits, and warns only where nobody else delivers it."""
+    caplog.set_level(logging.INFO, logger="lezea_mlops")
+    settings = {"mlflow_tracking_uri": UNREACHABLE, "close_timeout_s": 1.0}
+    main = ExperimentTracker("Demo", experiment_id="job", auto_start=True, settings=settings)
+    monkeypatch.setenv("RANK", "1")
+    rank = ExperimentTracker("Demo", experiment_id="job", auto_start=True, settings=settings)
+    rank.log_metrics({"loss": 0.5}, step=1)
+    for tracker in (main, rank) if is_main_gone else (rank, main):
+        tracker.end()
+    waiting = [record.levelname for record in caplog.records if "ship them with" in record.getMessage()]
+    assert waiting == (["WARNING", "WARNING"] if is_main_gone else ["INFO", "WARNING"])
 
 
 LONE = """

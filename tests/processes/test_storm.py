@@ -10,7 +10,7 @@ import pytest
 from lezea_mlops.journal import COURIER_WRITER, MAIN_WRITER
 from lezea_mlops.tracker import ExperimentTracker
 from tests.ends.programs import ends_of, infer, wait_for_couriers
-from tests.processes.jobs import by_writer, run_script, steps_of, the_run
+from tests.processes.jobs import by_writer, check_threads_and_children, run_script, steps_of, the_run
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
 
@@ -73,12 +73,7 @@ def test_two_hundred_forks_while_four_threads_log(mode: str, courier: str, tmp_p
     children = {wid: records for wid, records in writers.items() if wid != MAIN_WRITER}
     assert len(children) == 200
     assert sorted(step for records in children.values() for step in steps_of(records)) == list(range(600))
-    for wid, records in children.items():
-        assert wid.startswith("main.")
-        assert len({str(record.scope) for record in records}) == 1
-    for index, count in enumerate(map(int, told.split())):
-        ours = [record for record in writers[MAIN_WRITER] if record.scope == [["tasker", str(index)]]]
-        assert steps_of(ours) == list(range(1, count + 1))
+    check_threads_and_children(writers, list(map(int, told.split())))
     everything = [record for records in writers.values() for record in records]
     ids = [r.event.modifications[0]["id"] for r in everything if r.type == "modification_tree"]
     assert len(set(ids)) == len(ids)

@@ -154,6 +154,15 @@ def test_a_cursor_that_speaks_of_another_file_counts_as_none(mlflow_store: str) 
     assert (report.waiting, report.missing) == (10, 0)
 
 
+def test_what_the_journal_itself_lacks_is_counted_and_no_fault_of_the_destination(mlflow_store: str) -> None:
+    """A disk was full twice; of a gap without a number nothing is known but that it was."""
+    folder = journaled(Path("runs/run-1").absolute())
+    append(folder, *(("gap", {"count": count, "reason": "No space left"}) for count in (3, 4, "many")))
+    deliver(folder)
+    report = audit(folder)
+    assert (report.never_written, report.is_right) == (7, True)
+
+
 # ---------------------------------------------------------------------- what cannot be asked
 
 

@@ -18,6 +18,7 @@ from lezea_mlops.journal import RunFolder, read_run
 from lezea_mlops.runtime.delivering import take_delivery_lock
 from lezea_mlops.runtime.driver import ThreadDriver
 from lezea_mlops.runtime.recorder import Recorder
+from lezea_mlops.sinks.base import destination_id
 from lezea_mlops.testing import FakeClock, MemorySink
 
 PATIENCE_S = 60.0
@@ -157,9 +158,7 @@ def test_a_thread_that_hangs_keeps_the_right_to_deliver_until_it_has_ended(
     main.recorder.close()
     assert take_delivery_lock(folder) is None
     [thread] = [
-        thread
-        for thread in threading.enumerate()
-        if thread.name == f"lezea-{main.driver.shippers[0].health.destination}"
+        thread for thread in threading.enumerate() if thread.name == f"lezea-{destination_id(main.sink)}"
     ]
     main.sink.gate.set()
     thread.join(PATIENCE_S)

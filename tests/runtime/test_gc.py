@@ -127,7 +127,7 @@ def write_elsewhere(folder: RunFolder) -> None:
 @pytest.mark.parametrize(
     ("make", "words"),
     [
-        (more_waits, f"1 records wait for {DESTINATION}"), (another_destination, "3 records wait for old-1"),
+        (more_waits, f"1 record waits for {DESTINATION}"), (another_destination, "3 records wait for old-1"),
         (spoil_cursor, f"3 records wait for {DESTINATION}"), (resume, "it is lost"),
         (hold("main"), "its process lives (locks/main.lock"), (hold("rank1"), "its process lives (locks/rank1.lock"),
         (hold("courier"), "another process delivers it now"), (retry, "second try"),
@@ -152,7 +152,7 @@ def test_a_run_that_is_used_or_waits_is_left_and_the_reason_told(
 def test_a_destination_that_never_got_anything_keeps_all(folder: RunFolder) -> None:
     """It is configured, and has no cursor."""
     report = collect(folder, {"memory": DESTINATION, "mlflow": "mlflow-1"})
-    assert report.left_because == "3 records wait for mlflow-1; lezea sync run-1"
+    assert report.left_because == f"3 records wait for mlflow-1; lezea sync {folder.path}"
     assert blobs(folder) == sorted(CONTENTS)
 
 

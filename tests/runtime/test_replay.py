@@ -5,10 +5,12 @@ from __future__ import annotations
 import threading
 from pathlib import Path
 
+import pytest
 from mlflow import MlflowClient
 
 from lezea_mlops.config import load_settings
-from lezea_mlops.journal import RunFolder
+from lezea_mlops.errors import JournalError
+from lezea_mlops.journal import JournalWriter, RunFolder
 from lezea_mlops.runtime.delivering import take_delivery_lock
 from lezea_mlops.runtime.replay import Delivered, Order, deliver_run
 from lezea_mlops.tracker import ExperimentTracker
@@ -165,12 +167,20 @@ def test_only_the_sinks_that_are_named_get_something(mlflow_store: str) -> None:
     ]
 
 
-def test_an_end_that_cannot_be_written_down_is_told_and_the_rest_delivered(mlflow_store: str) -> None:
-    """Here a folder stands where the delivering process would write it."""
+def test_an_end_that_cannot_be_written_down_is_told_and_the_rest_delivered(
+    mlflow_store: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As what is wrong with the delivery, once; here the disk is full."""
+
+    def refuse(writer: JournalWriter, *record: object) -> None:
+        raise JournalError(f"cannot write to the journal {writer.path}: No space left on device")
+
     folder = offline_run()
     lines = folder.journal("main").read_bytes().splitlines(keepends=True)
     folder.journal("main").write_bytes(b"".join(line for line in lines if b'"run_finished"' not in line))
-    folder.journal("courier").mkdir()
+    monkeypatch.setattr(JournalWriter, "append", refuse)
     [report] = deliver_run(folder, load_settings(), Order(wait=lambda seconds: None))
-    assert report.error is not None
+    assert str(report.error).startswith("the end of the run cannot be written down: ")
+    assert str(folder.journal("courier")) in str(report.error)
+    assert caplog.messages == []
     assert steps_of(mlflow_store, folder) == list(range(10))

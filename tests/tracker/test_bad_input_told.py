@@ -113,6 +113,27 @@ def test_another_kind_and_another_place_are_told_too(caplog: pytest.LogCaptureFi
     assert len(warnings_of(caplog)) == 3
 
 
+@pytest.mark.parametrize(
+    ("metrics", "step", "told"),
+    [
+        ({"loss": "text", "accuracy": 0.5}, None, "The rest of the call was kept"),
+        ({"loss": "text"}, 7, "The rest of the call was kept"),
+        ({"loss": "text"}, None, "Nothing of the call was kept"),
+    ],
+)
+def test_what_became_of_the_rest_of_the_call_is_told(
+    metrics: dict[str, Any], step: int | None, told: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is in a record of its own, or beside the reason, or there was none."""
+    tracker = ExperimentTracker("Demo", settings=OFFLINE)
+    tracker.log_metrics(metrics, step=step)
+    _, *records = read_run(tracker.run_dir)
+    kept = any(record.type == "metric" or record.payload.get("rest") for record in records)
+    (warning,) = warnings_of(caplog)
+    assert warning.endswith(f"({'text'!r}). {told}")
+    assert kept == ("rest" in told)
+
+
 def here() -> int:
     """Return the line of the caller."""
     return sys._getframe(1).f_lineno

@@ -9,24 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from lezea_mlops.events import Envelope
-from lezea_mlops.journal import RunFolder, read_run
+from tests.processes.jobs import by_writer, check_threads_and_children, steps_of, the_run
 
 RunPython = Callable[..., "subprocess.CompletedProcess[str]"]
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
-
-
-def by_writer(runs: Path) -> dict[str, list[Envelope]]:
-    """Return the records of the one run in *runs* by writer, after checking that each writer's numbers have no hole."""
-    (run_dir,) = runs.iterdir()
-    found: dict[str, list[Envelope]] = {}
-    for record in read_run(run_dir):
-        found.setdefault(record.wid, []).append(record)
-    assert found.keys() == RunFolder(run_dir).journals().keys()
-    for records in found.values():
-        assert [record.seq for record in records] == list(range(1, len(records) + 1))
-    return found
 
 
 ONE_CHILD = """
@@ -60,7 +47,7 @@ def test_a_child_logs_into_its_own_file(run_python: RunPython, tmp_path: Path, m
     if mode == "off":
         assert not (tmp_path / "runs").exists()
         return
-    writers = by_writer(tmp_path / "runs")
+    writers = by_writer(the_run(tmp_path))
     (child,) = writers.keys() - {"main"}
     assert child.startswith("main.")
     assert len(child) == len("main.") + 8
@@ -75,10 +62,6 @@ def test_a_child_logs_into_its_own_file(run_python: RunPython, tmp_path: Path, m
     assert [r.event.step for r in writers[child] if r.type == "metric"] == [1]
     ends = [r for records in writers.values() for r in records if r.type == "run_finished"]
     assert [(r.wid, r.event.status) for r in ends] == [("main", "completed")]
-    assert {r.att for records in writers.values() for r in records} == {1}
-    assert {r.run_id for records in writers.values() for r in records} == {
-        next((tmp_path / "runs").iterdir()).name
-    }
 
 
 GRANDCHILD = """
@@ -98,7 +81,7 @@ tracker.log_comment("end of " + str(os.getpid()))
 def test_a_child_of_a_child_is_a_writer_too(run_python: RunPython, tmp_path: Path) -> None:
     """Names tell the line of descent, and a child that leaves the interpreter normally ends nobody's run."""
     run_python(GRANDCHILD, LEZEA_MODE="offline")
-    writers = by_writer(tmp_path / "runs")
+    writers = by_writer(the_run(tmp_path))
     assert sorted(wid.count(".") for wid in writers) == [0, 1, 2, 3]
     deepest = max(writers, key=len)
     assert all(deepest.startswith(wid) for wid in writers)
@@ -144,16 +127,11 @@ print(*logged)
 def test_a_fork_while_threads_log_blocks_nobody(run_python: RunPython, tmp_path: Path) -> None:
     """30 children of a parent whose threads hold any lock at any moment all log, and the parent loses nothing."""
     done = run_python(WHILE_THREADS_LOG, LEZEA_MODE="offline", timeout_s=120)
-    writers = by_writer(tmp_path / "runs")
+    writers = by_writer(the_run(tmp_path))
     assert len(writers) == 31
-    steps = {wid: [r for r in records if r.type == "training_step"] for wid, records in writers.items()}
-    for wid, records in steps.items():
-        if wid != "main":
-            assert [record.event.step for record in records] == list(range(20))
-            assert len({str(record.scope) for record in records}) == 1
-    for index, count in enumerate(map(int, done.stdout.split())):
-        ours = [r.event.step for r in steps["main"] if r.scope == [["tasker", str(index)]]]
-        assert ours == list(range(1, count + 1))
+    check_threads_and_children(writers, list(map(int, done.stdout.split())))
+    for wid, records in writers.items():
+        assert wid == "main" or steps_of(records) == list(range(20))
 
 
 POOL = """
@@ -176,7 +154,6 @@ tracker.end()
 def test_workers_of_a_pool_each_have_a_file(run_python: RunPython, tmp_path: Path) -> None:
     """What a pool of forked workers logs is all there, each step once."""
     run_python(POOL, LEZEA_MODE="offline")
-    writers = by_writer(tmp_path / "runs")
+    writers = by_writer(the_run(tmp_path))
     assert 2 <= len(writers) <= 4
-    steps = [r.event.step for records in writers.values() for r in records if r.type == "training_step"]
-    assert sorted(steps) == list(range(60))
+    assert sorted(step for records in writers.values() for step in steps_of(records)) == list(range(60))

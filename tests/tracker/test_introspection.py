@@ -274,3 +274,11 @@ def test_every_table_is_bounded(fill: Callable[[ExperimentTracker, int], None], 
         "by_type": len(data["modifications"]["by_type"]), "networks": len(data["population"]["networks"]),
     }  # fmt: skip
     assert sizes[table] == 10_000
+
+
+def test_a_tracker_says_what_it_is() -> None:
+    """Its experiment, how it stands, and where its journal is; an id alone would help nobody."""
+    tracker = offline()
+    assert repr(tracker) == f"<ExperimentTracker 'Demo' created in {tracker.run_dir}>"
+    tracker.end()
+    assert repr(tracker) == f"<ExperimentTracker 'Demo' completed in {tracker.run_dir}>"

@@ -30,6 +30,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "delivery": ZERO | {"events", "journal", "sinks.base"},
     "runtime": ZERO | TWO | {"events", "config", "delivery"},
     "tracker": ZERO | TWO | {"events", "config", "delivery", "runtime"},
+    "reports": BELOW_FIVE,
     "testing": BELOW_FIVE,
     "servers": ZERO | {"config"},
     "cli": BELOW_FIVE | {"testing", "servers"},

@@ -23,6 +23,8 @@ class Settings:
         mlflow_tracking_uri: MLflow's store or server (``LEZEA_MLFLOW_TRACKING_URI``, then
             ``MLFLOW_TRACKING_URI``, then ``sqlite:///<cwd>/mlflow.db``).
         mlflow_artifact_location: where a local store keeps artifacts; None lets the server decide.
+        mongo_uri: MongoDB's server and database (``LEZEA_MONGO_URI``); None: no MongoDB. The database is the one that
+            the URI names, else ``lezea``.
         mode: ``online``, ``offline`` (journal only) or ``off`` (no file, thread or socket) (``LEZEA_MODE``).
         strict: mistakes raise (``LEZEA_STRICT``).
         experiment_id: an id from outside, shared by the processes of one run (``LEZEA_EXPERIMENT_ID``).
@@ -38,6 +40,7 @@ class Settings:
     runs_dir: Path
     mlflow_tracking_uri: str
     mlflow_artifact_location: str | None = None
+    mongo_uri: str | None = None
     mode: str = "online"
     strict: bool = False
     experiment_id: str | None = None
@@ -118,6 +121,16 @@ def _uri(name: str, value: Any) -> str:
         ) from None
 
 
+def _mongo_uri(name: str, value: Any) -> str:
+    if not isinstance(value, str) or urlsplit(value.strip()).scheme not in ("mongodb", "mongodb+srv"):
+        # What stands before the last @ may be a password.
+        shown = value.rpartition("@")[2] if isinstance(value, str) else value
+        raise ConfigurationError(
+            f"{name} is {shown!r}; it must be a URI such as mongodb://127.0.0.1:27017/lezea?replicaSet=rs0"
+        )
+    return value.strip()
+
+
 # What MLflow takes for a store by its name alone.
 _NAMED_STORES = ("databricks", "databricks-uc")
 
@@ -134,6 +147,7 @@ _CHECKS: dict[str, Callable[[str, Any], Any]] = {
     "runs_dir": _folder,
     "mlflow_tracking_uri": _uri,
     "mlflow_artifact_location": _uri,
+    "mongo_uri": _mongo_uri,
     "mode": _choice("online", "offline", "off"),
     "strict": _flag,
     "experiment_id": check_experiment_id,

@@ -47,7 +47,7 @@ from lezea_mlops.events.codec import (
     encode_json,
     line_template,
 )
-from lezea_mlops.events.documents import escape_name, from_document, unescape_name
+from lezea_mlops.events.documents import LARGE, deep_text, escape_name, from_document, unescape_name
 from lezea_mlops.events.modifications import Modification, as_id, read_modification
 from lezea_mlops.events.numeric import NotANumber, as_number, clean_number, element_count, number_text
 from lezea_mlops.events.redaction import Redactor
@@ -59,6 +59,7 @@ __all__ = [
     "CLASS_OF_TYPE",
     "FORMAT_VERSION",
     "INDIVIDUAL_LEVELS",
+    "LARGE",
     "MAX_LINE_BYTES",
     "MAX_NAMES_APART",
     "ArtifactLogged",
@@ -106,6 +107,7 @@ __all__ = [
     "as_number",
     "clean_number",
     "decode_line",
+    "deep_text",
     "element_count",
     "encode_envelope",
     "encode_json",

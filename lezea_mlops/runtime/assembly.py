@@ -35,7 +35,12 @@ class Parts:
 
 def destinations(settings: Settings) -> dict[str, str]:
     """Return the names of the cursors by sink, in the order of ``build_sinks``, without loading a sink."""
-    return {"mlflow": destination_named("mlflow", settings.mlflow_tracking_uri)}
+    names = {"mlflow": destination_named("mlflow", settings.mlflow_tracking_uri)}
+    if settings.mongo_uri is not None:
+        from lezea_mlops.sinks.mongodb import address_of
+
+        names["mongodb"] = destination_named("mongodb", address_of(settings.mongo_uri))
+    return names
 
 
 def build_sinks(settings: Settings) -> list[Sink]:
@@ -43,7 +48,12 @@ def build_sinks(settings: Settings) -> list[Sink]:
     # Imported here: a run that delivers nothing need not load what speaks to servers.
     from lezea_mlops.sinks.mlflow import MlflowSink
 
-    return [MlflowSink(settings.mlflow_tracking_uri, settings.mlflow_artifact_location)]
+    sinks: list[Sink] = [MlflowSink(settings.mlflow_tracking_uri, settings.mlflow_artifact_location)]
+    if settings.mongo_uri is not None:
+        from lezea_mlops.sinks.mongodb import MongoSink
+
+        sinks.append(MongoSink(settings.mongo_uri))
+    return sinks
 
 
 def start_driver(recorder: Recorder, settings: Settings, *, async_mode: bool) -> Driver | None:

@@ -9,6 +9,7 @@ import shlex
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 from lezea_mlops._files import replace_atomically
 from lezea_mlops.config import Settings
@@ -18,7 +19,10 @@ from lezea_mlops.sinks.base import without_credentials
 log = logging.getLogger("lezea_mlops")
 
 # These say something else, for instance where a run is to be moved to.
-_VARIABLES = ("LEZEA_MLFLOW_TRACKING_URI", "MLFLOW_TRACKING_URI")
+_MLFLOW_VARIABLES = ("LEZEA_MLFLOW_TRACKING_URI", "MLFLOW_TRACKING_URI")
+_MONGO_VARIABLE = "LEZEA_MONGO_URI"
+# Options of a MongoDB URI that say how to connect and hold no secret.
+_MONGO_OPTIONS = frozenset({"replicaset", "directconnection", "tls", "ssl", "tlscafile", "w", "journal"})
 
 
 def remember_destinations(folder: RunFolder, settings: Settings) -> None:
@@ -27,6 +31,7 @@ def remember_destinations(folder: RunFolder, settings: Settings) -> None:
         "v": 1,
         "mlflow_tracking_uri": _without_secrets(settings.mlflow_tracking_uri),
         "mlflow_artifact_location": settings.mlflow_artifact_location,
+        "mongo_uri": settings.mongo_uri and _mongo_without_secrets(settings.mongo_uri),
     }
     try:
         replace_atomically(folder.destinations, json.dumps(content).encode())
@@ -40,22 +45,32 @@ def _without_secrets(uri: str) -> str:
     return without_credentials(uri) if "@" in uri or "?" in uri else uri
 
 
+def _mongo_without_secrets(uri: str) -> str:
+    """Return *uri* without user, password and the options that may hold a secret."""
+    parts = urlsplit(uri)
+    options = [(name, value) for name, value in parse_qsl(parts.query) if name.lower() in _MONGO_OPTIONS]
+    host = parts.netloc.rpartition("@")[2]
+    return urlunsplit((parts.scheme, host, parts.path or "/", urlencode(options), ""))
+
+
 def as_remembered(
     folder: RunFolder, settings: Settings, environ: Mapping[str, str] | None = None
 ) -> Settings:
     """Return *settings* with the destinations that the run remembers, unless the environment names others."""
     environ = os.environ if environ is None else environ
-    if any(environ.get(name) for name in _VARIABLES):
-        return settings
     try:
         content = json.loads(folder.destinations.read_bytes())
         uri, location = content["mlflow_tracking_uri"], content["mlflow_artifact_location"]
-    except (OSError, ValueError, KeyError, TypeError):
+        mongo_uri = content.get("mongo_uri")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         # A run of former days, or of another program: the settings are all there is.
         return settings
-    if not isinstance(uri, str) or not isinstance(location, (str, type(None))):
-        return settings
-    return replace(settings, mlflow_tracking_uri=uri, mlflow_artifact_location=location)
+    known = isinstance(uri, str) and isinstance(location, (str, type(None)))
+    if known and not any(environ.get(name) for name in _MLFLOW_VARIABLES):
+        settings = replace(settings, mlflow_tracking_uri=uri, mlflow_artifact_location=location)
+    if not environ.get(_MONGO_VARIABLE) and isinstance(mongo_uri, str):
+        settings = replace(settings, mongo_uri=mongo_uri)
+    return settings
 
 
 def sync_command(folder: RunFolder) -> str:

@@ -23,6 +23,7 @@ OTHERS: dict[str, tuple[str, Any]] = {
     "runs_dir": ("/data/runs", Path("/data/runs")),
     "mlflow_tracking_uri": ("http://127.0.0.1:5000", "http://127.0.0.1:5000"),
     "mlflow_artifact_location": ("s3://bucket/a", "s3://bucket/a"),
+    "mongo_uri": ("mongodb://127.0.0.1:27017/lab", "mongodb://127.0.0.1:27017/lab"),
     "mode": ("offline", "offline"),
     "strict": ("true", True),
     "experiment_id": ("run-7", "run-7"),
@@ -37,8 +38,8 @@ OTHERS: dict[str, tuple[str, Any]] = {
 # A third value, given as an argument.
 ARGUMENTS: dict[str, Any] = {
     "runs_dir": Path("/other"), "mlflow_tracking_uri": "http://other:5000", "mlflow_artifact_location": "s3://other",
-    "mode": "off", "strict": False, "experiment_id": "other", "durability": "process", "capture": "copy",
-    "capture_max_mb": 7.0, "close_timeout_s": 7.0, "start_timeout_s": 7.0, "courier": "process", "redact": True,
+    "mongo_uri": "mongodb+srv://other/lab", "mode": "off", "strict": False, "experiment_id": "other",
+    "durability": "process", "capture": "copy", "capture_max_mb": 7.0, "close_timeout_s": 7.0, "start_timeout_s": 7.0, "courier": "process", "redact": True,
 }  # fmt: skip
 
 
@@ -64,6 +65,14 @@ def test_what_is_empty_or_none_counts_as_not_given(name: str) -> None:
     """An empty variable and None as an argument leave the default."""
     default = load_settings(environ={})
     assert load_settings({name: None}, {f"LEZEA_{name.upper()}": ""}, **{name: None}) == default
+
+
+@pytest.mark.parametrize("uri", ["127.0.0.1:27017", "http://me:hunter2@host", 27017, " "])
+def test_what_is_no_address_of_mongodb_raises_at_once(uri: Any) -> None:
+    """The message shows the way out and no password."""
+    with pytest.raises(ConfigurationError, match=r"mongo_uri is .*mongodb://127\.0\.0\.1") as raised:
+        load_settings({"mongo_uri": uri}, {})
+    assert "hunter2" not in str(raised.value)
 
 
 def test_the_defaults_are_those_of_the_documents(tmp_path: Path) -> None:

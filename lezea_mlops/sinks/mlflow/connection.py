@@ -18,11 +18,10 @@ from urllib.parse import SplitResult, urlsplit, urlunsplit
 from lezea_mlops._files import locked
 from lezea_mlops._lazy import require
 from lezea_mlops.errors import MissingDependencyError
-from lezea_mlops.events import Redactor
 from lezea_mlops.sinks.base import Rejected, Unavailable, without_credentials
+from lezea_mlops.sinks.messages import first_line
 
 PROBE_TIMEOUT_S = 3.0
-MAX_LINE = 500
 _SQLITE = "sqlite:///"
 # What a gateway answers to a file that is too large for it, whoever sends it and how often.
 _TOO_LARGE = (413, 414)
@@ -180,11 +179,3 @@ def _reason(text: str) -> str:
     if "database is locked" in text:
         return "locked"
     return "timeout" if "timed out" in text or "timeout" in text else "error"
-
-
-def first_line(error: BaseException) -> str:
-    """Return the first line of an error's text, which in these libraries says what happened, without secrets."""
-    lines = str(error).strip().splitlines()
-    # Redacted before it is cut: half a secret has no shape.
-    said = Redactor().redact(lines[0])[0] if lines else ""
-    return f"{type(error).__name__}: {said[:MAX_LINE]}"

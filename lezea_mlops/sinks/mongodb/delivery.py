@@ -1,0 +1,94 @@
+"""The documents of one run, written into a database that answers."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from pymongo import IndexModel
+from pymongo.errors import DuplicateKeyError
+
+from lezea_mlops.events import Envelope
+from lezea_mlops.sinks.base import Unavailable
+from lezea_mlops.sinks.mongodb.documents import COLLECTIONS, EXPERIMENTS, MODIFICATIONS, documents_of
+from lezea_mlops.sinks.mongodb.experiment import BOOKKEEPING, Experiment
+from lezea_mlops.sinks.mongodb.large import LargeValues
+from lezea_mlops.sinks.mongodb.modifications import ModificationBatches
+from lezea_mlops.sinks.mongodb.writing import Batches, raw
+
+# Beside ``_id``, which every collection has; each further one makes every write slower.
+INDEXES: dict[str, tuple[tuple[str, ...], ...]] = {
+    **dict.fromkeys(COLLECTIONS, (("run_id", "step"),)),
+    EXPERIMENTS: (("name",),),
+    MODIFICATIONS: (("run_id", "id"), ("run_id", "parent_ids"), ("run_id", "step"), ("run_id", "target")),
+    "networks": (("run_id", "data.network_id"), ("run_id", "data.parent_ids")),
+}
+
+
+def make_indexes(database: Any) -> None:
+    """Make the indexes that are missing; a server answers at once where they are there."""
+    for collection, indexes in INDEXES.items():
+        database[collection].create_indexes(
+            [IndexModel([(field, 1) for field in fields]) for fields in indexes]
+        )
+
+
+class RunDelivery:
+    """Writes the documents of one run.
+
+    Args:
+        database: a pymongo ``Database``.
+        run_id: the experiment id.
+        worker: inserts documents while further ones are made.
+
+    Attributes:
+        is_there: the run has its document.
+    """
+
+    def __init__(self, database: Any, run_id: str, worker: ThreadPoolExecutor) -> None:
+        self._database = database
+        self._run_id = run_id
+        self._worker = worker
+        self._large = LargeValues(database, run_id)
+        make_indexes(database)
+        self._stored = database[EXPERIMENTS].find_one({"_id": run_id})
+        self._experiment = Experiment(run_id, self._stored and self._large.expanded(self._stored))
+        self.is_there = self._stored is not None
+
+    def take(self, records: Sequence[Envelope]) -> None:
+        """Write all that *records* bring; again, where it is there already."""
+        batches = Batches(self._database, self._large, self._worker)
+        modifications = ModificationBatches(self._database, self._run_id, self._large, self._worker)
+        changed = False
+        with contextlib.ExitStack() as begun:
+            # What was begun is waited for, whatever happens.
+            begun.callback(batches.finish)
+            begun.callback(modifications.finish)
+            for record in records:
+                for collection, document in documents_of(record, self._run_id):
+                    if collection == MODIFICATIONS:
+                        modifications.add(document)
+                    else:
+                        batches.add(collection, document)
+                changed = self._experiment.observe(record) or changed
+        if changed or not self.is_there:
+            self._store_experiment()
+
+    def _store_experiment(self) -> None:
+        """Write the run's document, unless another write came between."""
+        content = raw(self._large.fitted(self._experiment.document()))
+        revision = content[BOOKKEEPING]["revision"]
+        newer_than = {"_id": self._run_id, f"{BOOKKEEPING}.revision": {"$lt": revision}}
+        try:
+            self._database[EXPERIMENTS].replace_one(newer_than, content, upsert=True)
+        except DuplicateKeyError as error:
+            # One of ours that was thought lost, or somebody else's; what stands there is read again, and this repeated.
+            raise Unavailable(
+                f"the document of the run {self._run_id} was written by somebody else meanwhile", "waiting"
+            ) from error
+        if self._stored is not None:
+            self._large.delete_unless(self._stored, content)
+        self._stored, self.is_there = content, True
+        self._experiment.revision = revision

@@ -1,0 +1,131 @@
+"""What a record becomes in MongoDB: one document, or one for each modification of a tree.
+
+A document's ``_id`` follows from the record, so that the same record again is the same document.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import datetime, timezone
+from typing import Any
+
+from lezea_mlops.events import Envelope, ModificationTreeLogged, read_modification
+from lezea_mlops.sinks.mongodb.values import NUMBER_FIELDS, to_bson, to_name, to_number
+
+Document = dict[str, Any]
+
+EXPERIMENTS = "experiments"
+MODIFICATIONS = "modifications"
+TREES = "modification_trees"
+OTHER_EVENTS = "events"
+
+# Types that have no collection here keep one document each among the other events.
+COLLECTION_OF_TYPE = {
+    "metric": "training_steps", "delta_loss": "training_steps", "training_step": "training_steps",
+    "modification_tree": TREES, "modification_tree_stats": TREES, "modification_stats": TREES,
+    "data_splits": "data_usage", "data_usage": "data_usage", "data_score": "data_usage",
+    "resource": "resources", "checkpoint": "checkpoints", "artifact": "checkpoints",
+    "dataset_version": "datasets", "result": "results", "reward": "rewards",
+    "population": "populations", "network": "networks",
+    "resource_cost": "business", "business": "business", "comment": "comments", "conclusion": "comments",
+}  # fmt: skip
+
+# They are the run itself: its one document in ``experiments`` is made of them.
+OF_THE_RUN = frozenset({"run_started", "run_finished", "param", "lezea_config", "constraints", "environment"})
+
+COLLECTIONS = (*dict.fromkeys(COLLECTION_OF_TYPE.values()), MODIFICATIONS, OTHER_EVENTS)
+
+_TOP_LEVEL = frozenset({"run_id", "scope", "step"})
+_LAST_US = 253_402_300_799_000_000  # the end of the year 9999, where calendars end
+
+
+def moment(ts_us: int) -> datetime:
+    """Return a time in microseconds as a date, which in BSON has milliseconds, within what calendars hold."""
+    return datetime.fromtimestamp(min(max(ts_us, 0), _LAST_US) / 1e6, timezone.utc)
+
+
+def record_document(record: Envelope, run_id: str) -> Document:
+    """Return the document of a record that is kept as one."""
+    payload, kind = record.payload, record.type
+    document = _head(record, run_id, f"{run_id}/{record.wid}/{record.seq}")
+    document["type"] = kind
+    if "step" in payload:
+        document["step"] = to_bson(payload["step"])
+    if "scope" in payload:
+        document["scope"] = to_bson(payload["scope"])
+    numbers = NUMBER_FIELDS.get(kind, ())
+    document["data"] = {
+        to_name(name): to_number(value) if name in numbers else to_bson(value)
+        for name, value in payload.items()
+        if name not in _TOP_LEVEL
+    }
+    return document
+
+
+def tree_document(record: Envelope, run_id: str) -> Document | None:
+    """Return the one document of a logged tree: its statistics and counts; None for its further parts."""
+    part = record.payload.get("part")
+    if type(part) is int and part > 1:
+        return None
+    own = {name: value for name, value in record.payload.items() if name not in ("modifications", "part")}
+    return record_document(Envelope(record.type, record.meta, own, record.version), run_id)
+
+
+def modification_documents(record: Envelope, run_id: str) -> Iterator[Document]:
+    """Yield a document for each modification of a logged tree, under the plain ``_id`` of its own id."""
+    logged = record.payload.get("modifications")
+    if type(logged) is not list:
+        return
+    head = _head(record, run_id, "")
+    for name in ("step", "scope"):
+        if name in record.payload:
+            head[name] = to_bson(record.payload[name])
+    prefix = f"{record.wid}.{record.seq}."
+    for index, each in enumerate(logged):
+        found = read_modification(each, f"{prefix}{index + 1}")
+        document = head.copy()
+        document["_id"] = f"{run_id}/{found.id}"
+        document["index"] = index
+        document["id"] = found.id
+        document["parent_ids"] = list(found.parent_ids)
+        document["type"] = found.type
+        document["accepted"] = found.accepted
+        document["score"] = to_bson(found.score)
+        document["target"] = found.target
+        document["params"] = to_bson(found.params)
+        document["data"] = to_bson(found.data)
+        yield document
+
+
+def documents_of(record: Envelope, run_id: str) -> Iterator[tuple[str, Document]]:
+    """Yield collection and document of all that a record brings, except what it says of the run as a whole."""
+    if record.type == ModificationTreeLogged.type:
+        tree = tree_document(record, run_id)
+        if tree is not None:
+            yield TREES, tree
+        for modification in modification_documents(record, run_id):
+            yield MODIFICATIONS, modification
+    elif record.type not in OF_THE_RUN:
+        yield COLLECTION_OF_TYPE.get(record.type, OTHER_EVENTS), record_document(record, run_id)
+
+
+def collections_of(record: Envelope) -> tuple[str, ...]:
+    """Return the collections in which a record may have made documents of its own."""
+    if record.type == ModificationTreeLogged.type:
+        return (TREES, MODIFICATIONS)
+    return () if record.type in OF_THE_RUN else (COLLECTION_OF_TYPE.get(record.type, OTHER_EVENTS),)
+
+
+def _head(record: Envelope, run_id: str, identity: str) -> Document:
+    """Return the fields that every document begins with."""
+    meta = record.meta
+    ts = meta["ts"]
+    return {
+        "_id": identity,
+        "run_id": run_id,
+        "wid": meta.get("wid") or "main",
+        "seq": to_bson(meta["seq"]),
+        "att": to_bson(meta.get("att") or 1),
+        "ts": to_bson(ts),
+        "at": moment(ts),
+    }

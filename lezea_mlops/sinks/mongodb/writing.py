@@ -1,0 +1,104 @@
+"""Documents on their way into a database: in batches, unordered, each as often as it comes and once in the end."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
+
+from bson.codec_options import CodecOptions
+from bson.raw_bson import RawBSONDocument
+from pymongo import ReplaceOne
+from pymongo.errors import BulkWriteError
+
+from lezea_mlops.sinks.mongodb.documents import Document
+from lezea_mlops.sinks.mongodb.large import LargeValues
+
+# So many documents go at once; the next ones are made while the server takes these.
+BATCH_DOCUMENTS = 1_000
+DUPLICATE_KEY = 11000
+RAW = CodecOptions(document_class=RawBSONDocument)
+
+
+def raw(content: bytes) -> RawBSONDocument:
+    """Return BSON as a document that pymongo sends as it is."""
+    return RawBSONDocument(content)
+
+
+class Batches:
+    """Inserts documents by collection while further ones are made.
+
+    What is there already is compared, and replaced where it differs: the journal is right.
+
+    Args:
+        database: a pymongo ``Database``.
+        large: takes what is too large for a document.
+        worker: inserts; a thread of its own.
+    """
+
+    def __init__(self, database: Any, large: LargeValues, worker: ThreadPoolExecutor) -> None:
+        self._database = database
+        self._large = large
+        self._worker = worker
+        self._waiting: dict[str, list[RawBSONDocument]] = {}
+        self._futures: list[Future[None]] = []
+
+    def add(self, collection: str, document: Document) -> None:
+        """Take one document."""
+        batch = self._waiting.setdefault(collection, [])
+        batch.append(raw(self._large.fitted(document)))
+        if len(batch) >= BATCH_DOCUMENTS:
+            del self._waiting[collection]
+            self._futures.append(self._worker.submit(self._insert, collection, batch))
+
+    def finish(self) -> None:
+        """Insert what is left, and wait until all of it is taken."""
+        try:
+            for collection, batch in self._waiting.items():
+                self._insert(collection, batch)
+        finally:
+            # Nothing may go on in the background when the caller hears that it failed.
+            failed = [future.exception() for future in self._futures]
+        for error in failed:
+            if error is not None:
+                raise error
+
+    def _insert(self, collection: str, batch: Sequence[RawBSONDocument]) -> None:
+        twice = insert_new(self._database[collection], batch)
+        if twice:
+            mend(self._database[collection], twice)
+
+
+def insert_new(collection: Any, batch: Sequence[RawBSONDocument]) -> list[RawBSONDocument]:
+    """Insert documents; return those whose ``_id`` is there already.
+
+    Raises:
+        BulkWriteError: something else is wrong with one of them, or with the destination.
+    """
+    try:
+        collection.insert_many(batch, ordered=False)
+    except BulkWriteError as error:
+        wrong = error.details["writeErrors"]
+        if error.details.get("writeConcernErrors") or any(e["code"] != DUPLICATE_KEY for e in wrong):
+            raise
+        return [batch[each["index"]] for each in wrong]
+    return []
+
+
+def mend(collection: Any, documents: Sequence[RawBSONDocument]) -> None:
+    """Replace those documents that stand there with other content."""
+    wanted = {document["_id"]: document for document in documents}
+    there = found_raw(collection, wanted)
+    differing: list[ReplaceOne[Any]] = [
+        ReplaceOne({"_id": identity}, document, upsert=True)
+        for identity, document in wanted.items()
+        if identity not in there or there[identity].raw != document.raw
+    ]
+    if differing:
+        collection.bulk_write(differing, ordered=False)
+
+
+def found_raw(collection: Any, identities: Iterable[Any]) -> dict[Any, RawBSONDocument]:
+    """Return the documents of these ``_id`` as they stand there."""
+    query = {"_id": {"$in": list(identities)}}
+    return {each["_id"]: each for each in collection.with_options(RAW).find(query)}

@@ -8,9 +8,11 @@ import typer
 
 import lezea_mlops
 from lezea_mlops.cli.audit import audit
+from lezea_mlops.cli.down import down
 from lezea_mlops.cli.gc import gc
 from lezea_mlops.cli.status import status
 from lezea_mlops.cli.sync import sync
+from lezea_mlops.cli.up import up
 
 # A traceback with the values of variables might show what a URI holds of passwords.
 app = typer.Typer(
@@ -36,5 +38,5 @@ def main(
     """Take what belongs to no command."""
 
 
-for command in (sync, status, audit, gc):
+for command in (sync, status, audit, gc, up, down):
     app.command()(command)

@@ -3,24 +3,21 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
 import re
 import secrets
 import shutil
 import signal
-import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from urllib.parse import quote
 
-from lezea_mlops._clock import Deadline
 from lezea_mlops._files import make_private_folder, replace_atomically
 from lezea_mlops.errors import ConfigurationError, MissingDependencyError
-from lezea_mlops.servers.process import HOST, Program, ServerEnded, free_port, launch, listens, wait_until
+from lezea_mlops.servers.process import HOST
 from lezea_mlops.servers.replica_set import REPLICA_SET, ReplicaSet, User
-
-START_S = 60.0
-STOP_S = 20.0
+from lezea_mlops.servers.server import Server
 
 # What the loader of Debian and Ubuntu calls the libraries of the server in the wheel, and the packages they are in.
 _PACKAGE_OF_LIBRARY = {
@@ -77,36 +74,41 @@ def _embedded() -> Path | None:
     return None
 
 
-class Mongod:
-    """A MongoDB server of this machine: a replica set of one on loopback, with its data in one folder."""
+class Mongod(Server):
+    """A MongoDB server of this machine: a replica set of one."""
+
+    name = "mongod"
+    title = "MongoDB"
+    default_port = 27017
+    start_s = 60.0
+    variable = "LEZEA_MONGO_URI"
 
     def __init__(
-        self, folder: Path, port: int | None = None, *, program: Path | None = None, bound: bool = False,
+        self, folder: Path, port: int | None = None, *, bound: bool = False, program: Path | None = None,
         users: tuple[User, ...] = (),
     ) -> None:  # fmt: skip
-        """Find the program; nothing is started yet.
+        """Nothing is started yet.
 
         Args:
             folder: for data, log and keys; data that is there already is used.
             port: None for any free one. Another port than last time is no obstacle.
-            program: the server; ``find_mongod()`` if None.
             bound: it is killed when the thread that starts it ends (on Linux).
+            program: the server; what ``find_mongod`` finds at the start if None.
             users: who may enter, the first with the role ``root``; nobody is asked for a password if there are none.
-
-        Raises:
-            ConfigurationError, MissingDependencyError: there is no program; see ``find_mongod``.
         """
-        self.folder = folder.absolute()
-        self.port = free_port() if port is None else port
+        super().__init__(folder, port, bound=bound)
+        self.program = program
         self.users = users
-        self.process: subprocess.Popen[bytes] | None = None
-        self._bound = bound
-        self.program = find_mongod() if program is None else program
 
     @property
     def uri(self) -> str:
         """Return what clients connect to; of a server with users, as the first of them."""
         return self.uri_of()
+
+    @property
+    def tracker_uri(self) -> str:
+        """Return the URI with the database that a tracker writes to."""
+        return self.uri_of("lezea")
 
     def uri_of(self, database: str = "", user: User | None = None, password: str | None = None) -> str:
         """Return the URI for a database and a user; *password* stands in for the user's own."""
@@ -117,38 +119,17 @@ class Mongod:
             options += "&authSource=admin"
         return f"mongodb://{name}{HOST}:{self.port}/{database}?{options}"
 
-    def start(self) -> None:
-        """Start it, and wait until it takes writes.
+    def command(self) -> Sequence[str]:
+        """Return the command, and make the folder for its data and, where there are users, its key.
 
         Raises:
-            ServerError: it does not start; the message says what its log says, and what to do.
+            ConfigurationError, MissingDependencyError: there is no program; see ``find_mongod``.
         """
-        make_private_folder(self.folder)
+        program = self.program or find_mongod()
         make_private_folder(self.folder / "data")
-        program = Program("mongod", self._command(), self.folder, self.folder / "mongod.log", {})
-        deadline = Deadline.after(START_S)
-        process = self.process = launch(program, bound=self._bound)
-        replica_set = ReplicaSet(self.port, self.users)
-        try:
-            wait_until(
-                lambda: listens(process.pid, self.port) and replica_set.prepared(), process, deadline, program
-            )
-        except ServerEnded as ended:
-            self.process = None
-            raise ServerEnded(program, ended.code, _advice(ended)) from None
-        except BaseException:
-            self.kill()
-            raise
-
-    def _command(self) -> list[str]:
         command = [
-            str(self.program),
-            "--dbpath",
-            str(self.folder / "data"),
-            "--port",
-            str(self.port),
-            *_OPTIONS,
-        ]
+            str(program), "--dbpath", str(self.folder / "data"), "--port", str(self.port), *_OPTIONS,
+        ]  # fmt: skip
         if self.users:
             key_file = self.folder / "key"
             if not key_file.exists():
@@ -156,42 +137,30 @@ class Mongod:
             command += ["--auth", "--keyFile", str(key_file)]
         return command
 
-    def signal(self, number: signal.Signals) -> None:
-        """Send it a signal, such as SIGSTOP."""
-        assert self.process is not None
-        self.process.send_signal(number)
+    def ready(self) -> bool:
+        """Take the next step of what a new replica set needs, and tell whether it takes writes."""
+        return ReplicaSet(self.port, self.users).prepared()
 
-    def stop(self) -> None:
-        """Ask it to end, and kill it if it does not; its data stays. Nothing happens if it does not run."""
-        if self.process is None:
-            return
-        self.process.terminate()
-        self.process.send_signal(signal.SIGCONT)
+    def advice(self, code: int | None, tail: Sequence[str]) -> str:
+        """Return what to do about the ways in which it is known to fail, as sentences."""
+        missing = re.search(r"error while loading shared libraries: (\S+?):", "\n".join(tail))
+        if missing:
+            package = _PACKAGE_OF_LIBRARY.get(missing[1])
+            remedy = f" On Debian and Ubuntu: apt-get install {package}." if package else ""
+            return f"The system library {missing[1]} is missing.{remedy} "
+        return _ADVICE.get(code, "") if code is not None else ""
+
+    def readable(self, line: str) -> str:
+        """Return the message of a line of its log, which are JSON objects, and what belongs to an error."""
         try:
-            self.process.wait(STOP_S)
-        except subprocess.TimeoutExpired:
-            self.kill()
-        self.process = None
-
-    def kill(self) -> None:
-        """Kill it, as a failing machine would; what it acknowledged to majority writes stays."""
-        if self.process is not None:
-            self.process.kill()
-            self.process.wait()
-            self.process = None
+            entry = json.loads(line)
+            details = entry["attr"] if entry["s"] in "FEW" and "attr" in entry else ""
+            return f"{entry['s']} {entry['msg']} {details}".rstrip()
+        except (ValueError, TypeError, KeyError):
+            return line
 
 
-def _advice(ended: ServerEnded) -> str:
-    """Return what to do about the ways in which it is known to fail, as sentences."""
-    library = re.search(r"error while loading shared libraries: (\S+?):", ended.tail)
-    if library:
-        package = _PACKAGE_OF_LIBRARY.get(library[1])
-        remedy = f" On Debian and Ubuntu: apt-get install {package}." if package else ""
-        return f"The system library {library[1]} is missing.{remedy} "
-    return _ADVICE_BY_CODE.get(ended.code, "")
-
-
-_ADVICE_BY_CODE: dict[int, str] = {
+_ADVICE: dict[int, str] = {
     -signal.SIGILL: "This processor lacks instructions (AVX) that the program uses; name another in LEZEA_MONGOD. ",
     48: "Another program listens on its port. ",
     62: "Its data folder was written by a version that it cannot read; name that version's mongod in LEZEA_MONGOD. ",

@@ -1,4 +1,4 @@
-"""A server as a process: started apart from the terminal, with its output in a file, watched until it is ready."""
+"""Processes of servers: started apart from the terminal, with their output in a file, seen to listen, ended."""
 
 from __future__ import annotations
 
@@ -8,17 +8,19 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from lezea_mlops._clock import Deadline
+import psutil
+
 from lezea_mlops._files import open_private
 from lezea_mlops.errors import LezeaError
 
 HOST = "127.0.0.1"
-POLL_S = 0.05
-TAIL_LINES = 15
+# A server that runs for months writes much; what a start finds above this becomes the old log.
+LOG_BYTES = 16 * 2**20
+KILL_S = 10.0
 
 # Linux kills a program that asked for it when its parent ends, however that ends. Between its start and its asking
 # the parent may have gone already.
@@ -31,7 +33,11 @@ if os.getppid() == int(sys.argv[1]):
 
 
 class ServerError(LezeaError):
-    """A server could not be started or stopped; the message says what its log says, and what to do."""
+    """A server could not be started or ended; the message says what its log says, and what to do."""
+
+
+class ServerEndedError(ServerError):
+    """A server ended before it was ready."""
 
 
 @dataclass(frozen=True)
@@ -39,21 +45,19 @@ class Program:
     """How a server is started.
 
     Attributes:
-        name: what people call it.
         command: the program, by its whole path, and its arguments.
         folder: where it runs.
         log: the file that takes its output, at its end.
         environment: variables beside those of this process.
     """
 
-    name: str
     command: Sequence[str]
     folder: Path
     log: Path
     environment: Mapping[str, str]
 
 
-def launch(program: Program, *, bound: bool) -> subprocess.Popen[bytes]:
+def launch(program: Program, *, bound: bool) -> psutil.Popen:
     """Start *program* in a session of its own, where Ctrl-C and the end of the terminal do not reach it.
 
     Args:
@@ -66,97 +70,97 @@ def launch(program: Program, *, bound: bool) -> subprocess.Popen[bytes]:
     command = list(program.command)
     if bound and sys.platform == "linux":
         command = [sys.executable, "-I", "-S", "-c", _BOUND, str(os.getpid()), *command]
+    if program.log.exists() and program.log.stat().st_size > LOG_BYTES:
+        program.log.replace(program.log.with_name(f"{program.log.name}.old"))
     log = open_private(program.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     try:
-        return subprocess.Popen(
+        return psutil.Popen(
             command, cwd=program.folder, env=os.environ | program.environment,
             stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
         )  # fmt: skip
     except OSError as error:
-        raise ServerError(f"{program.name} cannot be started: {program.command[0]}: {error}") from error
+        raise ServerError(f"{program.command[0]} cannot be started: {error}") from error
     finally:
         os.close(log)
 
 
-def wait_until(
-    ready: Callable[[], bool], process: subprocess.Popen[bytes], deadline: Deadline, program: Program
-) -> None:
-    """Return when *ready* says so.
-
-    Raises:
-        ServerEnded: the process ended first.
-        ServerError: the deadline passed.
-    """
-    while not ready():
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            # It says that it is ready by answering and in no other way; until then watch that it lives.
-            raise ServerEnded(program, process.wait(POLL_S))
-        if deadline.passed():
-            raise ServerError(f"{program.name} runs and does not answer. {said_by(program.log)}")
+def with_descendants(processes: Iterable[psutil.Process]) -> list[psutil.Process]:
+    """Return those that live, and all that they started and that live."""
+    found: dict[int, psutil.Process] = {}
+    for process in processes:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            # What has ended has no descendants that could be told; they are listed by themselves.
+            found |= {member.pid: member for member in (process, *process.children(recursive=True))}
+    return [process for process in found.values() if process.is_running()]
 
 
-class ServerEnded(ServerError):
-    """A server ended before it was ready.
-
-    Attributes:
-        code: its exit code, or minus the signal that killed it.
-        tail: the last lines of its log.
-    """
-
-    def __init__(self, program: Program, code: int, advice: str = "") -> None:
-        self.program = program
-        self.code = code
-        how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
-        super().__init__(f"{program.name} {how} while it started. {advice}{said_by(program.log)}")
-
-    @property
-    def tail(self) -> str:
-        """Return what its log said last."""
-        return last_lines(self.program.log)
+def listens(processes: Iterable[psutil.Process], port: int) -> bool:
+    """Tell whether one of them listens on the port: an answer alone may be a stranger's."""
+    for process in processes:
+        with contextlib.suppress(psutil.Error):
+            # One that ends at this moment does not listen, and one before its start cannot be asked.
+            connections = process.net_connections("tcp")
+            if any(one.status == psutil.CONN_LISTEN and one.laddr.port == port for one in connections):
+                return True
+    return False
 
 
-def listens(pid: int, port: int) -> bool:
-    """Tell whether the process, or one that it started, listens on the port: an answer alone may be a stranger's."""
-    import psutil
-
-    try:
-        process = psutil.Process(pid)
-        return any(
-            connection.status == psutil.CONN_LISTEN and connection.laddr.port == port
-            for member in (process, *process.children(recursive=True))
-            for connection in member.net_connections("tcp")
-        )
-    except psutil.Error:
-        # It ends at this moment, which its exit code will tell.
-        return False
+def end(processes: Iterable[psutil.Process], within_s: float) -> bool:
+    """Ask them, and all that they started, to end; kill what has not after *within_s* seconds; tell if all ended."""
+    members = with_descendants(processes)
+    for process in members:
+        _signal(process, signal.SIGTERM)
+        # One that was stopped would not even end.
+        _signal(process, signal.SIGCONT)
+    return kill(psutil.wait_procs(members, within_s)[1])
 
 
-def said_by(log: Path) -> str:
-    """Return a sentence with the last lines of *log*."""
-    return f"The last lines of {log}:\n{last_lines(log) or '(it is empty)'}"
+def kill(processes: Iterable[psutil.Process]) -> bool:
+    """Kill them and all that they started; tell whether all ended."""
+    members = with_descendants(processes)
+    for process in members:
+        _signal(process, signal.SIGKILL)
+    return not psutil.wait_procs(members, KILL_S)[1]
 
 
-def last_lines(log: Path, count: int = TAIL_LINES) -> str:
-    """Return the last lines of *log*, each cut to a width that can be read; nothing if there is none."""
+def _signal(process: psutil.Process, number: signal.Signals) -> None:
+    with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied):
+        # Another user's cannot be ended; that it lives on is told.
+        process.send_signal(number)
+
+
+def how_it_ended(code: int | None) -> str:
+    """Return in words what an exit code tells; minus the number of a signal is a death by it."""
+    if code is None:
+        return "ended"
+    return f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+
+
+def last_lines(log: Path, count: int = 15) -> list[str]:
+    """Return the last lines of *log*; none if there is no log."""
     try:
         with log.open("rb") as file:
             file.seek(max(0, file.seek(0, os.SEEK_END) - 65_536))
-            text = file.read().decode(errors="replace")
+            return file.read().decode(errors="replace").splitlines()[-count:]
     except OSError:
-        return ""
-    return "\n".join(line[:500] for line in text.splitlines()[-count:])
+        return []
 
 
 def free_port(preferred: int = 0) -> int:
-    """Return the first port from *preferred* on that nobody listens on at loopback; any free one for 0."""
+    """Return the first port from *preferred* on that nobody listens on at loopback; any free one for 0.
+
+    Raises:
+        ServerError: none is free.
+    """
     for port in range(preferred, 65_536) if preferred else (0,):
         with socket.socket() as probe:
-            if os.name == "posix":
-                # Connections that ended a moment ago do not keep a server from its port.
-                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind((HOST, port))
-            except OSError:
+            if port and probe.connect_ex((HOST, port)) == 0:
+                # Some systems let two programs bind one port, and only one of them is reached.
                 continue
-            return int(probe.getsockname()[1])
+        with socket.socket() as probe:
+            # Connections that ended a moment ago do not keep a server from its port.
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            with contextlib.suppress(OSError):
+                probe.bind((HOST, port))
+                return int(probe.getsockname()[1])
     raise ServerError(f"no port from {preferred} on is free at {HOST}")

@@ -1,7 +1,8 @@
 """Evolution as what it is: modifications, populations, lineage. Pure functions and streaming aggregates."""
 
 from lezea_mlops.evolution.folds import Folds
-from lezea_mlops.evolution.graph import Moment, Problem
+from lezea_mlops.evolution.genealogy import Problem
+from lezea_mlops.evolution.graph import Moment
 from lezea_mlops.evolution.history import Evolution
 from lezea_mlops.evolution.modifications import ModificationCounts, tree_statistics, with_ids
 from lezea_mlops.evolution.networks import Network, NetworkLineage

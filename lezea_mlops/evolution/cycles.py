@@ -1,4 +1,4 @@
-"""Genealogies whose lines come back to themselves: which nodes, and which links to pass over to have an order."""
+"""Graphs whose lines come back to themselves: which nodes, and which links to pass over to have an order."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from collections.abc import Collection, Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    from lezea_mlops.evolution.graph import Genealogy
+    from lezea_mlops.evolution.graph import Graph
 
 Link = tuple[int, int]
 
 
 class Untangled(NamedTuple):
-    """A genealogy in an order.
+    """A graph in an order.
 
     Attributes:
         order: all nodes, every parent before its children, but for the links in ``cut``.
@@ -25,7 +25,7 @@ class Untangled(NamedTuple):
     groups: list[list[int]]
 
 
-def untangled(graph: Genealogy) -> Untangled:
+def untangled(graph: Graph) -> Untangled:
     """Put the nodes of *graph* into an order in which parents come first.
 
     Almost always they were logged so. Of a cycle the links against the logged order are cut; what is left of it runs
@@ -50,7 +50,7 @@ def untangled(graph: Genealogy) -> Untangled:
     return Untangled(_parents_first(graph, cut), cut, groups)
 
 
-def _parents_first(graph: Genealogy, cut: frozenset[Link]) -> list[int]:
+def _parents_first(graph: Graph, cut: frozenset[Link]) -> list[int]:
     """Return the nodes, parents before children; those in and below cycles that are not cut are left out."""
     waiting_for: dict[int, int] = {}
     order = []
@@ -72,7 +72,7 @@ def _parents_first(graph: Genealogy, cut: frozenset[Link]) -> list[int]:
 class _Search:
     """A search for strong components, after Tarjan, that keeps its own stack."""
 
-    def __init__(self, graph: Genealogy, among: Collection[int]) -> None:
+    def __init__(self, graph: Graph, among: Collection[int]) -> None:
         self._graph = graph
         self._among = among
         self._met: dict[int, int] = {}
@@ -121,7 +121,7 @@ class _Search:
             self.groups.append(group)
 
 
-def _tangles(graph: Genealogy, among: Collection[int]) -> list[list[int]]:
+def _tangles(graph: Graph, among: Collection[int]) -> list[list[int]]:
     """Return the groups of nodes that are ancestors of each other."""
     search = _Search(graph, among)
     for node in among:

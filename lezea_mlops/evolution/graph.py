@@ -1,22 +1,20 @@
-"""Who comes from whom: nodes by id, each with its parents, and the questions that every genealogy answers.
+"""Nodes and their parents as numbers in arrays, so that millions fit, and the lines through them.
 
-Nodes are numbers and parents stand in arrays, so that millions fit. Nothing here calls itself: a line may be hundreds
-of thousands of nodes long, and a node may have a million children.
+Nothing here calls itself: a line may be hundreds of thousands of nodes long, and a node may have a million children.
 """
 
 from __future__ import annotations
 
 from array import array
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import compress
-from typing import Any, NamedTuple, TypeAlias, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from lezea_mlops.events import ScopePairs
 from lezea_mlops.evolution.cycles import Untangled, untangled
 
 _NONE = -1
 T = TypeVar("T")
-Content: TypeAlias = "Hashable | None"
 
 
 class Moment(NamedTuple):
@@ -35,21 +33,7 @@ class Moment(NamedTuple):
     ts: int
 
 
-class Problem(NamedTuple):
-    """Something in a genealogy that cannot be as it was logged; what was logged is kept all the same.
-
-    Attributes:
-        kind: ``unknown_parent``, ``cycle``, ``duplicate`` or ``not_understood``.
-        id: the node in question; of an unknown parent the id that never came.
-        text: what is wrong, as a sentence.
-    """
-
-    kind: str
-    id: str
-    text: str
-
-
-class Genealogy:
+class Graph:
     """Nodes and their parents.
 
     A node that was named as a parent and never came itself has a number too, and is not ``known``.
@@ -57,22 +41,18 @@ class Genealogy:
     Attributes:
         ids: the id of each number.
         known: one byte for each number, 1 if the node came.
-        contents: what was logged of each number.
         moments: when nodes were logged; those of one record share a moment.
     """
 
     def __init__(self) -> None:
         self.ids: list[str] = []
         self.known = bytearray()
-        self.contents: list[Content] = []
+        self.moments: list[Moment] = []
         self._numbers: dict[str, int] = {}
         self._first = array("i")
         self._further: dict[int, tuple[int, ...]] = {}
-        self.moments: list[Moment] = []
-        # Of nodes that came again: the contents, each with the first and the last moment at which it was logged.
-        self._versions: dict[int, dict[Content, tuple[int, int]]] = {}
         self._moment_of = array("i")
-        self._arrival = array("q")
+        self._arrival = array("i")
         self._arrivals = 0
         self._ascending = True
         self._derived: dict[str, Any] = {}
@@ -81,85 +61,52 @@ class Genealogy:
 
     def moment(self, moment: Moment) -> int:
         """Return a number for *moment*, for ``put``; the last one again where it is the same."""
-        if self.moments:
-            last = self.moments[-1]
+        moments = self.moments
+        if moments:
+            last = moments[-1]
             if last == moment:
-                return len(self.moments) - 1
+                return len(moments) - 1
             self._ascending = self._ascending and last.order <= moment.order
-        self.moments.append(moment)
-        return len(self.moments) - 1
+        moments.append(moment)
+        return len(moments) - 1
 
-    def number(self, node_id: str) -> int:
+    def put(self, node_id: str, parent_ids: Sequence[str], moment: int) -> int:
+        """Make a node known, with these parents (each once), as of this moment, and return its number."""
+        if self._derived:
+            self._derived = {}
+        numbers = self._numbers
+        node = numbers.get(node_id, _NONE)
+        if node < 0:
+            node = self._number(node_id)
+        first = _NONE
+        if parent_ids:
+            first = numbers.get(parent_ids[0], _NONE)
+            if first < 0:
+                first = self._number(parent_ids[0])
+        if len(parent_ids) > 1:
+            self._further[node] = tuple(map(self._number, parent_ids[1:]))
+        elif self.known[node]:
+            self._further.pop(node, None)
+        self._first[node] = first
+        self._moment_of[node] = moment
+        self._arrival[node] = self._arrivals
+        self._arrivals += 1
+        self.known[node] = 1
+        if moment < len(self.moments) - 1:
+            self._ascending = False
+        return node
+
+    def _number(self, node_id: str) -> int:
         """Return the number of an id, given now if it is new."""
         number = self._numbers.get(node_id)
         if number is None:
             number = self._numbers[node_id] = len(self.ids)
             self.ids.append(node_id)
             self.known.append(0)
-            self.contents.append(None)
             self._first.append(_NONE)
             self._moment_of.append(_NONE)
             self._arrival.append(_NONE)
         return number
-
-    def offer(self, node: int, parent_ids: Sequence[str], content: Content, moment: int) -> bool:
-        """Take what was logged of a node, and return whether it now counts: the newest content does.
-
-        Args:
-            node: its number.
-            parent_ids: its parents, each once.
-            content: all that was logged of it; None: nothing but that it exists, which any content replaces.
-            moment: when, the number that ``moment`` gave.
-        """
-        if self.known[node]:
-            current = self.contents[node]
-            if content is None or (current is not None and not self._is_newest(node, content, moment)):
-                return False
-            if content in (seen := self._versions.get(node, {})):
-                moment = seen[content][0]
-        self._put(node, parent_ids, content, moment)
-        return True
-
-    def _is_newest(self, node: int, content: Content, moment: int) -> bool:
-        """Note that a node came again, and tell whether the graph has to take this content, or its time, over."""
-        current, placed = self.contents[node], self._moment_of[node]
-        seen = self._versions.setdefault(node, {current: (placed, placed)})
-        first, last = seen.get(content, (moment, moment))
-        orders = self.moments
-        first = moment if orders[moment].order < orders[first].order else first
-        last = last if orders[moment].order < orders[last].order else moment
-        seen[content] = first, last
-        if content == current:
-            return first != placed
-        return orders[last].order >= orders[seen[current][1]].order
-
-    def versions(self, node: int) -> list[tuple[Content, Moment]]:
-        """Return a node's contents, each with the moment at which it was first logged; the last one counts."""
-        current = (self.contents[node], self.moment_of(node))
-        older = [
-            (self.moments[last].order, content, self.moments[first])
-            for content, (first, last) in self._versions.get(node, {}).items()
-            if content != current[0]
-        ]
-        older.sort(key=lambda each: each[0])
-        return [*((content, moment) for _, content, moment in older), current]
-
-    def _put(self, node: int, parent_ids: Sequence[str], content: Content, moment: int) -> None:
-        if self._derived:
-            self._derived = {}
-        parents = tuple(map(self.number, parent_ids))
-        self._first[node] = parents[0] if parents else _NONE
-        if len(parents) > 1:
-            self._further[node] = parents[1:]
-        else:
-            self._further.pop(node, None)
-        if moment < len(self.moments) - 1:
-            self._ascending = False
-        self._moment_of[node] = moment
-        self._arrival[node] = self._arrivals
-        self._arrivals += 1
-        self.contents[node] = content
-        self.known[node] = 1
 
     # ------------------------------------------------------------------ nodes
 
@@ -178,6 +125,10 @@ class Genealogy:
         if number is None:
             raise KeyError(f"nothing with the id {node_id!r} was logged")
         return number
+
+    def moment_number(self, node: int) -> int:
+        """Return the number of the moment at which the node was logged."""
+        return self._moment_of[node]
 
     def moment_of(self, node: int) -> Moment:
         """Return when the node was logged."""
@@ -260,6 +211,10 @@ class Genealogy:
 
     # ------------------------------------------------------------------ lines
 
+    def missing(self) -> list[int]:
+        """Return the numbers of those that were named as parents and never came."""
+        return [number for number, known in enumerate(self.known) if not known and len(self.children(number))]
+
     def line(self, node: int) -> list[int]:
         """Return the line of first parents down to *node*; a cycle or an unknown parent ends it."""
         seen = {node}
@@ -327,6 +282,10 @@ class Genealogy:
             total[node] = weights[node] + (max(above) if above else 0)
         return total
 
+    def depths(self) -> array[int]:
+        """Return for each number how many nodes the longest line down to it has."""
+        return self.derive("depths", lambda: self.longest(b"\1" * len(self.ids)))
+
     # ------------------------------------------------------------------ cycles
 
     def downward(self) -> Sequence[int]:
@@ -343,48 +302,14 @@ class Genealogy:
 
     def upper(self, node: int) -> tuple[int, ...]:
         """Return the known parents of a node without those that close a cycle."""
+        parents = self.parents(node)
+        if self.derive("plain", self._is_plain):
+            return parents
         cut = self.cut()
-        return tuple(p for p in self.parents(node) if self.known[p] and (not cut or (node, p) not in cut))
+        return tuple(p for p in parents if self.known[p] and (node, p) not in cut)
+
+    def _is_plain(self) -> bool:
+        return len(self.sequence()) == len(self.ids) and not self.cut()
 
     def _untangled(self) -> Untangled:
         return self.derive("untangled", lambda: untangled(self))
-
-    # ------------------------------------------------------------------ problems
-
-    def problems(self, noun: str) -> list[Problem]:
-        """Return the parents that never came, ids with several contents, and cycles.
-
-        Args:
-            noun: what a node is called.
-        """
-        found = []
-        for number in compress(range(len(self.ids)), (1 - flag for flag in self.known)):
-            children = self.children(number)
-            if children:
-                found.append(_unknown_parent(self.ids[number], [self.ids[c] for c in children], noun))
-        for node, seen in self._versions.items():
-            if len(seen) > 1:
-                found.append(_duplicate(self.ids[node], len(seen), self.moment_of(node), noun))
-        found.extend(_cycle([self.ids[node] for node in group], noun) for group in self.cycles())
-        return found
-
-
-def _unknown_parent(missing: str, children: Sequence[str], noun: str) -> Problem:
-    more = f" and {len(children) - 1:,} more" if len(children) > 1 else ""
-    return Problem(
-        "unknown_parent", missing,
-        f"the {noun} {children[0]}{more} name the parent {missing}, which was never logged",
-    )  # fmt: skip
-
-
-def _cycle(members: Sequence[str], noun: str) -> Problem:
-    shown = ", ".join(members[:5]) + (f" and {len(members) - 5:,} more" if len(members) > 5 else "")
-    said = "is its own ancestor" if len(members) == 1 else "are ancestors of each other"
-    return Problem("cycle", members[0], f"the {noun} {shown} {said}")
-
-
-def _duplicate(node_id: str, count: int, moment: Moment, noun: str) -> Problem:
-    return Problem(
-        "duplicate", node_id,
-        f"the {noun} {node_id} was logged with {count:,} different contents; the newest counts, of step {moment.step}",
-    )  # fmt: skip

@@ -10,10 +10,10 @@ from lezea_mlops.events import (
     ModificationTreeLogged,
     NetworkRegistered,
     PopulationLogged,
-    read_modification,
 )
-from lezea_mlops.evolution.graph import Moment, Problem
+from lezea_mlops.evolution.genealogy import Problem
 from lezea_mlops.evolution.networks import NetworkLineage
+from lezea_mlops.evolution.records import modifications_of, moment_of
 from lezea_mlops.evolution.tree import ModificationTree, Node
 
 
@@ -41,24 +41,22 @@ class Evolution:
         if record.type == ModificationTreeLogged.type:
             self._observe_tree(record)
         elif record.type == NetworkRegistered.type:
-            self.networks.register(record.payload, _moment(record))
+            self.networks.register(record.payload, moment_of(record))
         elif record.type == PopulationLogged.type:
-            self.networks.observe_population(record.payload, _moment(record))
+            self.networks.observe_population(record.payload, moment_of(record))
 
     def _observe_tree(self, record: Envelope) -> None:
-        logged, moment = record.payload.get("modifications"), _moment(record)
+        logged: Any = record.payload.get("modifications")
         if not isinstance(logged, list):
             self._misses(record, "", "has no list of modifications")
             return
-        for number, each in enumerate(logged, start=1):
-            modification = read_modification(each, f"{record.wid}.{record.seq}.{number}")
-            if not isinstance(each, dict):
+        self.modifications.add_all(modifications_of(record), moment_of(record))
+        for place, each in enumerate(logged, start=1):
+            if type(each) is not dict:
+                name = f"{record.wid}.{record.seq}.{place}"
                 self._misses(
-                    record, modification.id, f"has {each!r:.40} for a modification, which is no mapping"
+                    record, name, f"holds {each!r:.40} where a modification was expected; kept as {name}"
                 )
-            self.modifications.add(
-                modification, step=moment.step, scope=moment.scope, ts=moment.ts, order=moment.order
-            )
 
     def _misses(self, record: Envelope, node_id: str, text: str) -> None:
         where = f"the {record.type} record {record.seq} of the writer {record.wid}"
@@ -75,11 +73,6 @@ class Evolution:
         """
         line = self.networks.lineage(network_id) if network_id in self.networks else [network_id]
         tree = self.modifications
-        nodes = (tree[each] for network in line for each in tree.targeting(network))
+        targeting = tree.targeting(dict.fromkeys(line))
+        nodes = (tree[each] for network in line for each in targeting[network])
         return [node for node in nodes if node.modification.accepted is not False]
-
-
-def _moment(record: Envelope) -> Moment:
-    step: Any = record.payload.get("step")
-    scope = tuple((level, identity) for level, identity in record.scope)
-    return Moment(record.order_key, step if type(step) is int else None, scope, record.ts)

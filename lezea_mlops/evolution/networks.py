@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 from array import array
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 from lezea_mlops.events import as_id, as_number
-from lezea_mlops.evolution.graph import Genealogy, Moment, Problem
+from lezea_mlops.evolution.genealogy import Genealogy
+from lezea_mlops.evolution.graph import Moment
 
 
 class Network(NamedTuple):
@@ -45,15 +46,18 @@ class _Registered(NamedTuple):
 _UNREGISTERED = _Registered(None, (), None)
 
 
-class NetworkLineage:
+class NetworkLineage(Genealogy):
     """All networks of a run by id: those that were registered, and those that only lived in a population.
 
     A network registered again counts as it was registered last. Where a later attempt logs a generation again, its
     population is the one that counts.
     """
 
+    _NOUN: ClassVar[str] = "network"
+
     def __init__(self) -> None:
-        self._graph = Genealogy()
+        super().__init__()
+        self._registered: dict[int, _Registered] = {}
         self._snapshots: list[_Snapshot] = []
         self._lives: dict[int, dict[int, float | None]] | None = None
 
@@ -67,8 +71,16 @@ class NetworkLineage:
         graph, logged = self._graph, fields.get("parent_ids")
         several = logged if isinstance(logged, list) else [logged]
         parents = tuple(dict.fromkeys(parent for parent in map(as_id, several) if parent is not None))
-        registered = _Registered(as_id(fields.get("network_type")), parents, _whole(fields.get("generation")))
-        graph.offer(graph.number(network_id), parents, registered, graph.moment(moment))
+        kind, generation = as_id(fields.get("network_type")), _whole(fields.get("generation"))
+        registered = _Registered(kind, parents, generation)
+        number = graph.moment(moment)
+        as_of: int | None = number
+        known = graph.find(network_id)
+        if known is not None and known in self._registered:
+            placed = graph.moment_number(known)
+            as_of = self._versions.newest(known, self._registered[known], placed, registered, number)
+        if as_of is not None:
+            self._registered[graph.put(network_id, parents, as_of)] = registered
 
     def observe_population(self, fields: Mapping[str, Any], moment: Moment) -> None:
         """Take a generation of the population: those with a fitness lived in it."""
@@ -76,79 +88,24 @@ class NetworkLineage:
         number = graph.moment(moment)
         networks, fitness = array("i"), array("d")
         for individual, score in _individuals(fields.get("fitness_scores")):
-            node = graph.number(individual)
-            graph.offer(node, (), None, number)
-            networks.append(node)
+            node = graph.find(individual)
+            networks.append(graph.put(individual, (), number) if node is None else node)
             fitness.append(score)
         self._snapshots.append(_Snapshot(moment.order, _whole(fields.get("generation")), networks, fitness))
         self._lives = None
 
     # ------------------------------------------------------------------ networks
 
-    def __len__(self) -> int:
-        return len(self._graph.sequence())
-
-    def __contains__(self, network_id: object) -> bool:
-        return isinstance(network_id, str) and self._graph.find(network_id) is not None
-
-    def __iter__(self) -> Iterator[str]:
-        """Yield the ids in the order in which the networks were logged."""
-        return map(self._graph.ids.__getitem__, self._graph.sequence())
-
     def __getitem__(self, network_id: str) -> Network:
-        """Return a network.
-
-        Raises:
-            KeyError: it was not logged. So do all methods that take an id.
-        """
+        """Return a network."""
         node = self._graph.needed(network_id)
-        content: Any = self._graph.contents[node]
-        registered: _Registered = _UNREGISTERED if content is None else content
+        registered = self._registered.get(node, _UNREGISTERED)
         born = registered.generation
         if born is None:
             born = min(self._lived(node), default=None)
-        return Network(network_id, registered.network_type, registered.parent_ids, born, content is not None)
-
-    def roots(self) -> list[str]:
-        """Return the networks without a known parent."""
-        return self._named(self._graph.roots())
-
-    def children(self, network_id: str) -> list[str]:
-        """Return the networks that name this one as a parent."""
-        return self._named(self._graph.children(self._graph.needed(network_id)))
-
-    def problems(self) -> list[Problem]:
-        """Return what cannot be as it was logged: ``unknown_parent``, ``cycle`` and ``duplicate``."""
-        return self._graph.problems("network")
-
-    def _named(self, numbers: Iterable[int]) -> list[str]:
-        return [self._graph.ids[number] for number in numbers]
-
-    # ------------------------------------------------------------------ lines
-
-    def lineage(self, network_id: str) -> list[str]:
-        """Return the line to a network: its first ancestor, …, itself, along the first parent of each.
-
-        A parent that is not known, or was on the line already, ends it.
-        """
-        return self._named(self._graph.line(self._graph.needed(network_id)))
-
-    def ancestors(self, network_id: str) -> list[str]:
-        """Return all that a network came from, along all parents, in logged order; never itself."""
-        return self._named(self._graph.above(self._graph.needed(network_id)))
-
-    def descendants(self, network_id: str) -> list[str]:
-        """Return all that came from a network, in logged order; never itself."""
-        return self._named(self._graph.below(self._graph.needed(network_id)))
-
-    def common_ancestor(self, one: str, other: str) -> str | None:
-        """Return the nearest common ancestor: the fewest generations from both together, the newest of several.
-
-        A network counts as an ancestor of itself here; None: they have none in common.
-        """
-        graph = self._graph
-        found = graph.nearest_common(graph.needed(one), graph.needed(other))
-        return None if found is None else graph.ids[found]
+        return Network(
+            network_id, registered.network_type, registered.parent_ids, born, node in self._registered
+        )
 
     # ------------------------------------------------------------------ lives
 

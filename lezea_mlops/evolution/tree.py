@@ -5,16 +5,19 @@ from __future__ import annotations
 import json
 import math
 from array import array
-from collections.abc import Iterable, Iterator
-from typing import Any, NamedTuple
+from collections.abc import Collection, Iterable, Iterator
+from typing import Any, ClassVar, NamedTuple
 
 from lezea_mlops.events import Modification, ScopePairs, as_number, encode_json, number_text
-from lezea_mlops.evolution.graph import Genealogy, Moment, Problem
+from lezea_mlops.evolution.genealogy import Genealogy
+from lezea_mlops.evolution.graph import Moment
 from lezea_mlops.evolution.statistics import Figures, branching, gain_over
 
-_ACCEPTED, _REJECTED, _UNDECIDED = 1, 0, 2
-_CODE_OF = {True: _ACCEPTED, False: _REJECTED, None: _UNDECIDED}
+_UNDECIDED = 2
+_CODE_OF = {True: 1, False: 0, None: _UNDECIDED}
 _ACCEPTED_OF = (False, True, None)
+# So many texts are looked up before new ones of equal content are kept.
+_MAX_SHARED = 100_000
 
 
 class Node(NamedTuple):
@@ -33,21 +36,29 @@ class Node(NamedTuple):
     ts: int
 
 
-class ModificationTree:
+class ModificationTree(Genealogy):
     """All modifications of a run, by id, in the order in which they were logged.
 
-    The newest content of an id counts; ``versions`` has the others. A parent that never came and a cycle are told by
-    ``problems``, and nothing is left out because of them: a node without a known parent is a root, and of a cycle the
-    links whose parent was logged after its child are passed over where a question needs an order (depth, accepted
-    paths, statistics).
+    Where an id was logged with several contents, the newest counts; ``versions`` has the others. A parent that never
+    came and a cycle are told by ``problems``, and nothing is left out because of them: a node without a known parent
+    is a root, and of a cycle the links whose parent was logged after its child are passed over where a question needs
+    an order (depth, gain, survivors, statistics).
+
+    Only what the questions need stays as objects; the rest of each modification is kept as JSON and decoded by
+    ``tree[id]``, so that a million fit into a few hundred megabytes.
     """
 
+    _NOUN: ClassVar[str] = "modification"
+
     def __init__(self) -> None:
-        self._graph = Genealogy()
+        super().__init__()
         self._accepted = bytearray()
         self._scores = array("d")
         self._types: list[str | None] = []
         self._targets: list[str | None] = []
+        # Params, all else, and the score where a float does not say what it was; None where there is none of it.
+        self._rest: list[bytes | None] = []
+        self._shared: dict[str, str] = {}
 
     # ------------------------------------------------------------------ building
 
@@ -69,109 +80,82 @@ class ModificationTree:
             ts: UTC microseconds.
             order: its place among all records, ``Envelope.order_key``.
         """
-        graph = self._graph
-        moment = graph.moment(Moment(order, step, scope, ts))
-        node = graph.number(modification.id)
-        counts = graph.offer(node, modification.parent_ids, _encoded(modification), moment)
-        self._make_room()
-        if not counts:
-            return
-        self._accepted[node] = _CODE_OF[modification.accepted]
-        self._scores[node] = _score(modification.score)
-        self._types[node] = modification.type
-        self._targets[node] = modification.target
+        self.add_all((modification,), Moment(order, step, scope, ts))
 
-    def _make_room(self) -> None:
+    def add_all(self, modifications: Iterable[Modification], moment: Moment) -> None:
+        """Take the modifications of one record, in their order."""
+        graph = self._graph
+        number = graph.moment(moment)
+        for modification in modifications:
+            as_of: int | None = number
+            if (known := graph.find(modification.id)) is not None:
+                as_of = self._versions.newest(
+                    known, _encoded(self._modification(known)), graph.moment_number(known),
+                    _encoded(modification), number,
+                )  # fmt: skip
+            if as_of is not None:
+                self._keep(graph.put(modification.id, modification.parent_ids, as_of), modification)
+
+    def _keep(self, node: int, modification: Modification) -> None:
         missing = len(self._graph.ids) - len(self._accepted)
         if missing:
-            self._accepted.extend(bytes([_UNDECIDED]) * missing)
-            self._scores.extend([math.nan] * missing)
-            self._types.extend([None] * missing)
-            self._targets.extend([None] * missing)
+            self._accepted.extend(b"\2" * missing)
+            self._scores.extend((math.nan,) * missing)
+            self._types.extend((None,) * missing)
+            self._targets.extend((None,) * missing)
+            self._rest.extend((None,) * missing)
+        score, kind, target = modification.score, modification.type, modification.target
+        self._accepted[node] = _CODE_OF[modification.accepted]
+        self._scores[node] = _float(score)
+        self._types[node] = None if kind is None else self._share(kind)
+        self._targets[node] = None if target is None else self._share(target)
+        params, data = modification.params, modification.data
+        if score is None or (type(score) is float and math.isfinite(score)):
+            self._rest[node] = encode_json((params, data)) if data or params is not None else None
+        else:
+            told = number_text(score) if type(score) is float else score
+            self._rest[node] = encode_json((params, data, told))
+
+    def _share(self, text: str) -> str:
+        """Return *text* as it was kept before, so that equal texts are one."""
+        shared = self._shared
+        if len(shared) >= _MAX_SHARED:
+            shared.clear()
+        return shared.setdefault(text, text)
 
     # ------------------------------------------------------------------ nodes
 
-    def __len__(self) -> int:
-        return len(self._graph.sequence())
-
-    def __contains__(self, modification_id: object) -> bool:
-        return isinstance(modification_id, str) and self._graph.find(modification_id) is not None
-
-    def __iter__(self) -> Iterator[str]:
-        """Yield the ids in the order in which they were logged."""
-        return map(self._graph.ids.__getitem__, self._graph.sequence())
-
     def __getitem__(self, modification_id: str) -> Node:
-        """Return a modification and where it was logged.
-
-        Raises:
-            KeyError: it was not logged. So do all methods that take an id.
-        """
-        return self._node(self._graph.needed(modification_id))
-
-    def _node(self, number: int) -> Node:
-        graph = self._graph
-        return _node(graph.ids[number], graph.contents[number], graph.moment_of(number))
+        """Return a modification and where it was logged."""
+        node = self._graph.needed(modification_id)
+        return _node(self._modification(node), self._graph.moment_of(node))
 
     def versions(self, modification_id: str) -> list[Node]:
-        """Return all contents that were logged under an id, the one that counts last."""
-        versions = self._graph.versions(self._graph.needed(modification_id))
-        return [_node(modification_id, content, moment) for content, moment in versions]
+        """Return all contents that were logged under an id, that which counts last."""
+        node = self._graph.needed(modification_id)
+        moments = self._graph.moments
+        found = [
+            _node(_decoded(modification_id, content), moments[moment])
+            for content, moment in self._versions.of(node)
+        ]
+        return found or [self[modification_id]]
 
-    def roots(self) -> list[str]:
-        """Return the modifications without a known parent."""
-        return self._named(self._graph.roots())
+    def _modification(self, node: int) -> Modification:
+        graph, score = self._graph, self._scores[node]
+        rest = self._rest[node]
+        params, data, *odd = (None, {}) if rest is None else json.loads(rest)
+        return Modification(
+            graph.ids[node], tuple(self._named(graph.parents(node))), self._types[node],
+            _ACCEPTED_OF[self._accepted[node]], as_number(odd[0]) if odd else None if math.isnan(score) else score,
+            self._targets[node], params, data,
+        )  # fmt: skip
 
-    def children(self, modification_id: str) -> list[str]:
-        """Return the modifications that name this one as a parent."""
-        return self._named(self._graph.children(self._graph.needed(modification_id)))
-
-    def problems(self) -> list[Problem]:
-        """Return what cannot be as it was logged: ``unknown_parent``, ``cycle`` and ``duplicate``."""
-        return self._graph.problems("modification")
-
-    def _named(self, numbers: Iterable[int]) -> list[str]:
-        return [self._graph.ids[number] for number in numbers]
-
-    # ------------------------------------------------------------------ lines
-
-    def lineage(self, modification_id: str) -> list[str]:
-        """Return the line to a modification: its first ancestor, …, itself, along the first parent of each.
-
-        A parent that is not known, or was on the line already, ends it.
-        """
-        return self._named(self._graph.line(self._graph.needed(modification_id)))
-
-    def ancestors(self, modification_id: str) -> list[str]:
-        """Return all that a modification builds on, along all parents, in logged order; never itself."""
-        return self._named(self._graph.above(self._graph.needed(modification_id)))
-
-    def descendants(self, modification_id: str) -> list[str]:
-        """Return all that builds on a modification, in logged order; never itself."""
-        return self._named(self._graph.below(self._graph.needed(modification_id)))
-
-    def common_ancestor(self, one: str, other: str) -> str | None:
-        """Return the nearest common ancestor: the fewest generations from both together, the newest of several.
-
-        A modification counts as an ancestor of itself here; None: they have none in common.
-        """
-        graph = self._graph
-        found = graph.nearest_common(graph.needed(one), graph.needed(other))
-        return None if found is None else graph.ids[found]
-
-    def depth(self, modification_id: str) -> int:
-        """Return how many modifications the longest line to this one has, itself included: 1 for a root."""
-        return self._depths()[self._graph.needed(modification_id)]
-
-    def _depths(self) -> array[int]:
-        return self._graph.derive("depths", lambda: self._graph.longest(b"\1" * len(self._graph.ids)))
-
-    # ------------------------------------------------------------------ what was gained
+    # ------------------------------------------------------------------ what was accepted and gained
 
     def best(self) -> str | None:
         """Return the accepted modification with the highest finite score, the first of equals; None without any."""
         scores, accepted = self._scores, self._accepted
-        scored = (n for n in self._graph.sequence() if accepted[n] == _ACCEPTED and math.isfinite(scores[n]))
+        scored = (n for n in self._graph.sequence() if accepted[n] == 1 and math.isfinite(scores[n]))
         found = max(scored, key=scores.__getitem__, default=None)
         return None if found is None else self._graph.ids[found]
 
@@ -180,7 +164,8 @@ class ModificationTree:
         return self._gain(self._graph.needed(modification_id))
 
     def _gain(self, node: int) -> float | None:
-        return gain_over(self._scores[node], (self._scores[p] for p in self._graph.upper(node)))
+        scores = self._scores
+        return gain_over(scores[node], [scores[parent] for parent in self._graph.upper(node)])
 
     def survivors(self) -> list[str]:
         """Return the accepted modifications that no accepted one builds on."""
@@ -190,65 +175,69 @@ class ModificationTree:
         graph, accepted = self._graph, self._accepted
         built_on = bytearray(len(graph.ids))
         for node in reversed(graph.downward()):
-            if built_on[node] or accepted[node] == _ACCEPTED:
+            if built_on[node] or accepted[node] == 1:
                 for parent in graph.upper(node):
                     built_on[parent] = 1
-        return [n for n in graph.sequence() if accepted[n] == _ACCEPTED and not built_on[n]]
+        return [n for n in graph.sequence() if accepted[n] == 1 and not built_on[n]]
 
     def accepted_paths(self) -> Iterator[list[str]]:
         """Yield, for each survivor, the accepted modifications on its lineage, the first one first."""
         for survivor in self._survivors():
             line = self._graph.line(survivor)
-            yield self._named(node for node in line if self._accepted[node] == _ACCEPTED)
+            yield self._named(node for node in line if self._accepted[node] == 1)
 
-    def targeting(self, network_id: str) -> list[str]:
-        """Return the modifications whose target is this network, in logged order."""
-        return self._named(self._graph.derive("targets", self._gathered_targets).get(network_id, ()))
-
-    def _gathered_targets(self) -> dict[str, list[int]]:
-        found: dict[str, list[int]] = {}
+    def targeting(self, network_ids: Collection[str]) -> dict[str, list[str]]:
+        """Return the modifications whose target is one of these networks, by network, in logged order."""
+        found: dict[str, list[str]] = {network: [] for network in network_ids}
+        targets, ids = self._targets, self._graph.ids
         for node in self._graph.sequence():
-            if (target := self._targets[node]) is not None:
-                found.setdefault(target, []).append(node)
+            target = targets[node]
+            if target in found:
+                found[target].append(ids[node])
         return found
 
     def statistics(self) -> dict[str, Any]:
-        """Return the figures of the tree, computed from what was logged and never from what was said of it."""
+        """Return the figures of the tree, computed from what was logged and never from what was said of it.
+
+        ``count``, ``accepted``, ``rejected``, ``undecided`` and ``accept_rate`` (of the decided ones), the same
+        ``by_type`` and ``by_scope``; ``gain_by_type`` (count, mean, best); ``roots``; ``depth``; ``branching`` (mean
+        and max children of those with children); ``longest_accepted_path`` (accepted modifications on the line of
+        parents that has most of them); ``survivors``, their number.
+        """
         graph, figures = self._graph, Figures()
         for node in graph.sequence():
-            figures.count(
-                _ACCEPTED_OF[self._accepted[node]],
-                self._types[node],
-                graph.moment_of(node).scope,
-                self._gain(node),
-            )
+            scope = graph.moment_of(node).scope
+            figures.count(_ACCEPTED_OF[self._accepted[node]], self._types[node], scope, self._gain(node))
         sizes = [size for node in graph.sequence() if (size := len(graph.children(node)))]
-        accepted = bytes(code == _ACCEPTED for code in self._accepted)
+        accepted = bytes(code == 1 for code in self._accepted)
         return figures.as_dict() | {
-            "roots": len(graph.roots()), "depth": max(self._depths(), default=0),
+            "roots": len(graph.roots()), "depth": max(graph.depths(), default=0),
             "branching": branching(sum(sizes), len(sizes), max(sizes, default=0)),
             "longest_accepted_path": max(graph.longest(accepted), default=0),
             "survivors": len(self._survivors()),
         }  # fmt: skip
 
 
+def _node(modification: Modification, moment: Moment) -> Node:
+    return Node(modification, moment.step, moment.scope, moment.ts)
+
+
 def _encoded(modification: Modification) -> bytes:
-    """Return all of a modification but its id, as JSON: a million of them would not fit as objects."""
+    """Return all of a modification but its id as JSON."""
     score = modification.score
     told = number_text(score) if isinstance(score, float) else score
     return encode_json((*modification[1:4], told, *modification[5:]))
 
 
-def _node(modification_id: str, content: Any, moment: Moment) -> Node:
+def _decoded(modification_id: str, content: Any) -> Modification:
     parents, kind, accepted, score, target, params, data = json.loads(content)
-    modification = Modification(
+    return Modification(
         modification_id, tuple(parents), kind, accepted, as_number(score), target, params, data
     )
-    return Node(modification, moment.step, moment.scope, moment.ts)
 
 
-def _score(score: float | None) -> float:
-    """Return a score as a float; NaN where there is none."""
+def _float(score: float | None) -> float:
+    """Return a score as a float; NaN where there is none that a float could hold."""
     try:
         return math.nan if score is None else float(score)
     except OverflowError:

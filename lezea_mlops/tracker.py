@@ -567,24 +567,20 @@ class ExperimentTracker:
 
         Args:
             step: whole number from 0.
-            modifications: each a mapping; ``id``, ``parent_ids`` (several for a crossover), ``type``, ``accepted``,
-                ``score``, ``target`` and ``params`` are understood, all else is kept. Your objects are not changed.
-            statistics: your own figures of the tree; size, roots, depth and acceptance are added as computed.
+            modifications: each a mapping; ``id``, ``parent_ids`` (several for a crossover), ``type`` or ``op``,
+                ``accepted``, ``score``, ``target`` or ``network_id`` and ``params`` are understood, all else is kept.
+                Your objects are not changed.
+            statistics: your own figures of the tree; what is computed (size, roots, depth, acceptance by type and
+                more) is added as ``computed``.
 
         Returns:
-            The ids of the modifications, in their order; those without one were given one.
+            The ids of the modifications, in their order; those without one were given one. For what is no
+            modification there is empty text in its place, which as a parent's id means none.
         """
         ids: list[str] = []
         with self._call("log_modification_tree", step=step, statistics=statistics) as call:
-            good: list[dict[str, Any]] = []
-            for index, item in enumerate(_modifications(modifications)):
-                cleaned = call.mapping(f"modifications[{index}]", item)
-                if cleaned is not None:
-                    good.append(cleaned)
-                elif item is None:
-                    call.reject(f"modifications[{index}]", item, "is no mapping", TypeError)
             at, own = call.step("step", step), call.mapping("statistics", statistics)
-            ids = self._trees.record(call, at, good, own)
+            ids = self._trees.record(call, at, modifications, own)
         self._delivered()
         return ids
 
@@ -1311,17 +1307,6 @@ def _difference(before: int | float | str, after: int | float | str) -> int | fl
     if isinstance(before, int) and isinstance(after, int) and abs(before - after) < 2**63:
         return before - after
     return number_text(float(before) - float(after))
-
-
-def _modifications(given: Any) -> list[Any]:
-    """Return modifications as a list.
-
-    Raises:
-        BadInput: they are none.
-    """
-    if isinstance(given, (str, bytes, Mapping)) or not isinstance(given, Iterable):
-        raise BadInput("modifications", given, "is no list of mappings", TypeError)
-    return list(given)
 
 
 def _length(ids: Any) -> int:

@@ -17,6 +17,7 @@ from enum import Enum
 from os import PathLike, fsdecode
 from typing import Any
 
+from lezea_mlops.events.codec import encode_json
 from lezea_mlops.events.conversions import (
     CONVERSIONS,
     MAX_ARRAY_ELEMENTS,
@@ -35,7 +36,6 @@ from lezea_mlops.events.numeric import (
     element_kind,
     number_text,
 )
-from lezea_mlops.events.plain import encode_plain
 from lezea_mlops.events.redaction import SHORTEST_SECRET, Redactor
 
 MAX_TEXT_BYTES = 1024 * 1024
@@ -100,6 +100,17 @@ class Cleaner:
             if removed:
                 self.counts["redacted"] += removed
         return text
+
+    def stored(self, cleaned: Any) -> Any:
+        """Return the pointer of a cleaned value that is too large for its place, whose JSON becomes a blob.
+
+        Raises:
+            OSError: the file system refuses.
+        """
+        if self._store_blob is None:
+            return cleaned
+        self.counts["blob"] += 1
+        return self._store_blob(encode_json(cleaned)) | {"format": "json"}
 
     def name(self, value: Any) -> str:
         """Return the text of a metric's name or a key; names are never redacted."""
@@ -197,10 +208,11 @@ class Cleaner:
             path.pop()
 
     def _converted(self, value: Any, path: list[int]) -> Any:
+        # The exact type before its kin, which takes longer to tell.
+        if type(value) is dict or isinstance(value, Mapping):
+            return self._object(value, path)
         if isinstance(value, (list, tuple)):
             return [self._clean(item, path) for item in value]
-        if isinstance(value, Mapping):
-            return self._object(value, path)
         if isinstance(value, Set):
             return _sorted([self._clean(item, path) for item in value])
         for kind, convert in CONVERSIONS:
@@ -221,27 +233,32 @@ class Cleaner:
 
     def _object(self, value: Mapping[Any, Any], path: list[int]) -> dict[str, Any]:
         cleaned: dict[str, Any] = {}
+        redactor = self._redactor
         for key, item in value.items():
             name = key if type(key) is str and key.isascii() else self.name(key)
             if name in cleaned:
                 self.counts["key_renamed"] += 1
                 name = _free_name(f"{name} ({type(key).__name__})", cleaned)
-            if type(item) not in _NEVER_TEXT and self._redactor is not None and self._is_secret(name, item):
+            if (
+                redactor
+                and type(item) not in _NEVER_TEXT
+                and self._is_secret(name, redactor)
+                and _is_text(item)
+            ):
                 self.counts["redacted"] += 1
-                cleaned[name] = self._redactor.masked(name)
+                cleaned[name] = redactor.masked(name)
             else:
                 cleaned[name] = self._clean(item, path)
         return cleaned
 
-    def _is_secret(self, name: str, item: Any) -> bool:
-        """Tell whether *item* is text under a secret name; what names are is remembered, for they come again."""
+    def _is_secret(self, name: str, redactor: Redactor) -> bool:
+        """Tell whether a text under *name* is one; what names are is remembered, for they come again."""
         secret = self._secret_names.get(name)
         if secret is None:
-            assert self._redactor is not None
-            secret = self._redactor.is_secret_name(name)
+            secret = redactor.is_secret_name(name)
             if len(name) <= MAX_NAME_REMEMBERED and len(self._secret_names) < MAX_NAMES_REMEMBERED:
                 self._secret_names[name] = secret
-        return secret and _is_text(item)
+        return secret
 
     def _foreign(self, value: Any, path: list[int]) -> Any:
         """Clean an object of a library: arrays, tensors, data frames, models of settings; else its repr."""
@@ -265,7 +282,7 @@ class Cleaner:
         array = host_array(value)
         if array is None or array.dtype.hasobject:
             # Its memory holds addresses, which say nothing to anybody else.
-            return store(encode_plain(self._clean(value.tolist(), path))) | {"format": "json"}
+            return store(encode_json(self._clean(value.tolist(), path))) | {"format": "json"}
         shape = [int(extent) for extent in array.shape]
         dtype = array.dtype.str if array.dtype.names is None else self._clean(array.dtype.descr, path)
         return store(array.tobytes()) | {"format": "raw", "dtype": dtype, "shape": shape}

@@ -142,7 +142,8 @@ def _modification_tree(record: Envelope, p: Fields) -> Iterator[Group]:
     statistics = mapping_of(p.get("statistics"))
     if p.get("part", 1) == 1:
         own = {name: value for name, value in statistics.items() if name != "computed"}
-        yield {**mapping_of(statistics.get("computed")), **own}, ("tree",), p.get("step")
+        computed = {n: v for n, v in mapping_of(statistics.get("computed")).items() if n != "by_type"}
+        yield {**computed, **own}, ("tree",), p.get("step")
 
 
 def _data_splits(record: Envelope, p: Fields) -> Iterator[Group]:

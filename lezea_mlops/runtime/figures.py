@@ -58,7 +58,7 @@ class RunFigures:
             "resource": lambda fields, scope, ts: self._resources.observe(ts, fields),
             "resource_cost": lambda fields, scope, ts: self._costs.observe_cost(fields),
             "business": lambda fields, scope, ts: self._costs.observe_business(fields),
-            "modification_tree": lambda fields, scope, ts: self._modifications.observe(fields),
+            "modification_tree": lambda fields, scope, ts: self._modifications.observe(fields, scope),
             "modification_tree_stats": lambda fields, scope, ts: self._stats(scope, "modtree", fields),
             "modification_stats": lambda fields, scope, ts: self._stats(scope, "modification", fields),
             "population": lambda fields, scope, ts: self._population.observe(fields),
@@ -194,7 +194,9 @@ class RunFigures:
             "events": everything["events"],
             "last_step": self.series.last_step(),
             "metrics": {name: m["last"] for name, m in metrics.items() if "last" in m},
-            "modifications": {name: everything["modifications"][name] for name in ("proposed", "accepted")},
+            "modifications": {
+                name: everything["modifications"][name] for name in ("proposed", "accepted", "undecided")
+            },
             "population": everything["population"],
             "resources": everything["resources"]["total"],
             "costs": everything["costs"],

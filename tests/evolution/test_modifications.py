@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import copy
+import json
+import math
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lezea_mlops.evolution import ModificationCounts, tree_statistics, with_ids
+from lezea_mlops.events import number_text, read_modification
+from lezea_mlops.evolution.modifications import ModificationCounts, tree_statistics, type_name, with_ids
 from lezea_mlops.journal import read_run
 from lezea_mlops.tracker import ExperimentTracker
 
@@ -33,7 +36,7 @@ def test_ids_are_given_where_there_are_none() -> None:
         ({}, []), ({"parent_ids": None}, []), ({"parent_ids": "a"}, ["a"]), ({"parent_ids": 3}, ["3"]),
         ({"parent_ids": ["a", 2, None]}, ["a", "2"]), ({"parent_id": "a"}, ["a"]),
         ({"parent_ids": ["a"], "parent_id": "b"}, ["a", "b"]), ({"parent_ids": ["a"], "parent_id": "a"}, ["a"]),
-        ({"parent_ids": None, "parent_id": "b"}, ["b"]),
+        ({"parent_ids": None, "parent_id": "b"}, ["b"]), ({"parent_id": ""}, []), ({"parent_ids": ["", "a"]}, ["a"]),
     ],
 )  # fmt: skip
 def test_parents_become_a_list_of_texts(given: dict[str, Any], parents: list[str]) -> None:
@@ -81,21 +84,80 @@ def test_a_second_tree_of_a_step_is_a_repeat() -> None:
     assert found == [(4, None, False), (4, 2, False), (4, None, False), (5, None, True)]
 
 
+ID_LIKE = (
+    st.none() | st.sampled_from(["", "a", "b", "m-1"]) | st.integers(0, 3) | st.booleans() | st.just(0.5)
+)
+PARENTS = ID_LIKE | st.lists(ID_LIKE | st.lists(ID_LIKE, max_size=1), max_size=3)
+LOGGED = st.fixed_dictionaries(
+    {},
+    optional={
+        "id": ID_LIKE, "parent_ids": PARENTS, "parent_id": PARENTS, "type": ID_LIKE | st.just({"$num": "NaN"}),
+        "op": ID_LIKE, "accepted": ID_LIKE, "score": ID_LIKE | st.just({"$num": "NaN"}), "own": ID_LIKE,
+    },
+)  # fmt: skip
+
+
+@given(LOGGED)
+def test_what_is_journaled_is_understood_as_what_was_given(logged: dict[str, Any]) -> None:
+    """Id, parents and all else are for every reader what they were, and nothing of a whole one is touched again."""
+    (whole,) = with_ids([logged], "m")
+    read, meant = read_modification(whole, "none"), read_modification(logged, "m-1")
+    assert read == meant
+    assert with_ids([whole], "n") == [whole]
+    assert type_name(whole) == str(meant.type)
+
+
 @pytest.mark.parametrize(
     ("modifications", "expected"),
     [
-        ([], {"count": 0, "roots": 0, "depth": 0}),
-        (tree(a=[], b=[], c=["b"]), {"count": 3, "roots": 2, "depth": 2}),
-        (tree(a=[], b=["a"], c=["a", "b"], d=["c", "a"]), {"count": 4, "roots": 1, "depth": 4}),
-        (tree(a=["elsewhere"], b=["a"]), {"count": 2, "roots": 1, "depth": 2}),
-        (tree(a=["a"]), {"count": 1, "roots": 0, "depth": 1}),
-        (tree(a=["b"], b=["a"]), {"count": 2, "roots": 0, "depth": 2}),
-        (tree(a=["x", "x"], x=[]), {"count": 2, "roots": 1, "depth": 2}),
+        ([], {"count": 0, "roots": 0, "depth": 0, "max_children": 0, "root_ids": []}),
+        (
+            tree(a=[], b=[], c=["b"]),
+            {"count": 3, "roots": 2, "depth": 2, "max_children": 1, "root_ids": ["a", "b"]},
+        ),
+        (
+            tree(a=[], b=["a"], c=["a", "b"], d=["c", "a"]),
+            {"count": 4, "roots": 1, "depth": 4, "max_children": 3, "root_ids": ["a"]},
+        ),
+        (
+            tree(a=["elsewhere"], b=["a"], c=["elsewhere"]),
+            {"count": 3, "roots": 2, "depth": 2, "max_children": 2, "root_ids": ["a", "c"]},
+        ),
+        (tree(a=["a"]), {"count": 1, "roots": 0, "depth": 1, "max_children": 1, "root_ids": []}),
+        (tree(a=["b"], b=["a"]), {"count": 2, "roots": 0, "depth": 2, "max_children": 1, "root_ids": []}),
+        (
+            tree(a=["x", "x"], x=[]),
+            {"count": 2, "roots": 1, "depth": 2, "max_children": 1, "root_ids": ["x"]},
+        ),
+        (
+            [*tree(a=[], b=["a"]), *tree(b=["x"])],
+            {"count": 3, "roots": 2, "depth": 1, "max_children": 1, "root_ids": ["a", "b"]},
+        ),
     ],
 )
-def test_count_roots_and_depth(modifications: list[dict[str, Any]], expected: dict[str, int]) -> None:
-    """Crossovers have several parents, an unknown parent makes no line, and a line that comes back to itself ends."""
-    assert tree_statistics(modifications) == expected
+def test_size_depth_and_roots(modifications: list[dict[str, Any]], expected: dict[str, Any]) -> None:
+    """Crossovers have several parents, an unknown parent makes no line, a line that comes back to itself ends; of
+    an id that comes twice the later parents hold."""
+    statistics = tree_statistics(modifications)
+    assert statistics.items() >= expected.items()
+    assert statistics.keys() - expected.keys() == {"by_type"}
+
+
+def test_the_figures_of_a_tree_have_bounded_size() -> None:
+    """However many types and roots it has, and however long their names are, the line of a tree has room for them."""
+    many = [{"id": f"m{n}", "type": f"t{n}", "accepted": n % 2 == 0} for n in range(1_000)]
+    statistics = tree_statistics(with_ids(many, "m"))
+    assert statistics["root_ids"] == [f"m{n}" for n in range(100)]
+    by_type = statistics["by_type"]
+    assert [by_type.pop(f"t{n}") for n in range(100)] == [
+        {"proposed": 1, "accepted": 1 - n % 2} for n in range(100)
+    ]
+    assert by_type == {"(other types)": {"proposed": 900, "accepted": 450}}
+    assert statistics.items() >= {"accepted": 500, "rejected": 500, "accept_rate": 0.5}.items()
+
+    long = [{"id": f"{n}" + "x" * 1_000_000, "type": f"{n}" + "y" * 1_000_000} for n in range(3)]
+    assert len(json.dumps(tree_statistics(with_ids(long, "m")))) < 1_000
+    assert [len(name) for name in tree_statistics(with_ids(long, "m"))["by_type"]] == [100] * 3
 
 
 @pytest.mark.parametrize("newest_first", [False, True])
@@ -110,7 +172,10 @@ def test_a_ring_of_a_hundred_thousand_is_measured() -> None:
     """A cycle of any length ends."""
     count = 100_000
     ring = [{"id": str(n), "parent_ids": [str((n + 1) % count)]} for n in range(count)]
-    assert tree_statistics(ring) == {"count": count, "roots": 0, "depth": count}
+    assert (
+        tree_statistics(ring).items()
+        >= {"count": count, "roots": 0, "depth": count, "max_children": 1}.items()
+    )
 
 
 @given(st.lists(st.sets(st.integers(0, 11), max_size=4), max_size=12))
@@ -135,8 +200,8 @@ def test_any_graph_has_a_depth_within_its_size(parents: dict[str, list[str]]) ->
 def test_the_rate_of_acceptance_is_over_what_was_decided() -> None:
     """What is neither accepted nor refused does not count; without decisions there is no rate."""
     decided = with_ids([{"accepted": True}, {"accepted": False}, {"accepted": "maybe"}, {}], "m")
-    assert tree_statistics(decided).items() >= {"accepted": 1, "accept_rate": 0.5}.items()
-    assert "accept_rate" not in tree_statistics(with_ids([{}], "m"))
+    assert tree_statistics(decided).items() >= {"accepted": 1, "rejected": 1, "accept_rate": 0.5}.items()
+    assert not {"accepted", "rejected", "accept_rate"} & tree_statistics(with_ids([{}], "m")).keys()
 
 
 def test_your_own_statistics_stand_beside_the_computed_ones() -> None:
@@ -144,7 +209,8 @@ def test_your_own_statistics_stand_beside_the_computed_ones() -> None:
     tracker = ExperimentTracker("Demo", settings={"mode": "offline"})
     tracker.log_modification_tree(1, [{}], {"depth": 99})
     _, record = read_run(tracker.run_dir)
-    assert record.event.statistics == {"computed": {"count": 1, "roots": 1, "depth": 1}, "depth": 99}
+    assert record.event.statistics["depth"] == 99
+    assert record.event.statistics["computed"]["depth"] == 1
 
 
 def test_counts_by_type_come_from_all_trees() -> None:
@@ -156,9 +222,114 @@ def test_counts_by_type_come_from_all_trees() -> None:
     counts.observe({"modifications": [{"type": "prune", "accepted": True}, "broken", None]})
     counts.observe({"modifications": {"$blob": "ab", "size": 5}})
     assert counts.as_dict() == {
-        "proposed": 4, "accepted": 2, "partial": False,
+        "proposed": 4, "accepted": 2, "undecided": 1, "partial": False, "by_scope": {},
         "by_type": {
             "widen": {"proposed": 2, "accepted": 1}, "None": {"proposed": 1, "accepted": 0},
             "prune": {"proposed": 1, "accepted": 1},
         },
     }  # fmt: skip
+
+
+def test_the_type_may_be_given_as_op() -> None:
+    """As those understand it who read the journal; a number is a name too."""
+    counts = ModificationCounts()
+    modifications = [{"op": "widen"}, {"op": "other", "type": "widen"}, {"type": 7}, {"type": {"a": 1}}]
+    counts.observe({"modifications": modifications})
+    by_type = {"widen": 2, "7": 1, "None": 1}
+    assert {kind: found["proposed"] for kind, found in counts.as_dict()["by_type"].items()} == by_type
+    computed = tree_statistics(with_ids(modifications, "m"))["by_type"]
+    assert {kind: found["proposed"] for kind, found in computed.items()} == by_type
+
+
+def test_acceptance_is_counted_by_level_and_id_of_the_scopes() -> None:
+    """A modification counts for each of the scopes it was logged in, once, also where a scope stands in itself."""
+    counts = ModificationCounts()
+    two = {"modifications": [{"accepted": True}, {"accepted": False}]}
+    counts.observe(two, (("builder", "1"), ("layer", "3")))
+    counts.observe(two, (("builder", "1"),))
+    counts.observe({"modifications": [{}]}, (("builder", "2"), ("builder", "2")))
+    counts.observe(two)
+    assert counts.as_dict()["by_scope"] == {
+        "builder": {"1": {"proposed": 4, "accepted": 2}, "2": {"proposed": 1, "accepted": 0}},
+        "layer": {"3": {"proposed": 2, "accepted": 1}},
+    }
+    assert (counts.proposed, counts.accepted, counts.undecided) == (7, 3, 1)
+
+
+SCORES = st.sampled_from([0, 1, 0.25, -3.5, 1e308, -1e308, 2**70, True, None, "0.5", {"$num": "NaN"}])
+SCORED = st.lists(
+    st.fixed_dictionaries(
+        {"id": st.sampled_from("abcde"), "parent_ids": st.lists(st.sampled_from("abcde"), max_size=3)},
+        optional={"type": st.sampled_from(["widen", "prune"]), "score": SCORES},
+    ),
+    max_size=12,
+)
+
+
+def gains(modifications: list[dict[str, Any]]) -> dict[str, list[float]]:
+    """Return the gains by type, by their definition: a score less the best that was known of a parent."""
+    known: dict[str, float] = {}
+    found: dict[str, list[float]] = {}
+    for item in modifications:
+        score = item.get("score")
+        if type(score) not in (int, float) or (abs(score) > 2**64 and type(score) is int):
+            continue
+        above = [known[parent] for parent in item["parent_ids"] if parent in known]
+        if above and math.isfinite(score - max(above)):
+            found.setdefault(str(item.get("type")), []).append(score - max(above))
+        known[item["id"]] = score
+    return found
+
+
+@given(SCORED, st.integers(0, 12))
+def test_the_gain_of_a_type_is_over_the_best_parent(modifications: list[dict[str, Any]], pause: int) -> None:
+    """Number, mean and best, of all trees together; a pause that stores the figures changes nothing."""
+    counts = ModificationCounts()
+    counts.observe({"modifications": modifications[:pause]})
+    state = json.loads(json.dumps(counts.state(), allow_nan=False))
+    counts = ModificationCounts()
+    counts.restore(state)
+    counts.observe({"modifications": modifications[pause:]})
+    found = {
+        kind: counted["gain"] for kind, counted in counts.as_dict()["by_type"].items() if "gain" in counted
+    }
+    expected = gains(modifications)
+    assert found.keys() == expected.keys()
+    for kind, several in expected.items():
+        assert (found[kind]["count"], found[kind]["best"]) == (len(several), max(several))
+        mean = sum(several) / len(several)
+        assert found[kind]["mean"] == number_text(mean)
+
+
+def test_scores_of_long_ago_are_forgotten_and_counts_stay_exact() -> None:
+    """Memory is bounded by the limit; a gain that is not known is not counted, and all else is whole."""
+    counts = ModificationCounts(limit=10)
+    chain = [{"id": f"m{n}", "parent_ids": [f"m{n - 1}"], "score": float(n)} for n in range(100)]
+    counts.observe({"modifications": [*chain, {"id": "late", "parent_ids": ["m5"], "score": 1.0}]})
+    assert counts.as_dict()["by_type"] == {
+        "None": {"proposed": 101, "accepted": 0, "gain": {"count": 99, "mean": 1.0, "best": 1.0}}
+    }
+    assert not counts.as_dict()["partial"]
+    assert len(counts.state()["scores"]["keys"]) == 10
+    counts.observe({"modifications": [{"id": "x" * 1_000_000, "score": 1.0}]})
+    assert len(json.dumps(counts.state())) < 1_000
+
+
+def test_counts_of_the_version_before_are_taken_over() -> None:
+    """It stored neither what was undecided nor scopes nor scores: what is known goes on, and is said to be partial."""
+    before = {
+        "proposed": 3, "accepted": 1, "by_type": {"evicted": 0, "keys": ["widen"], "values": [[3, 1]]},
+    }  # fmt: skip
+    counts = ModificationCounts()
+    counts.restore(before)
+    counts.observe({"modifications": [{"type": "widen", "accepted": True}, {"type": "prune"}]})
+    again = ModificationCounts()
+    again.restore(json.loads(json.dumps(counts.state())))
+    for each in (counts, again):
+        assert each.as_dict() == {
+            "proposed": 5, "accepted": 2, "undecided": 1, "by_scope": {}, "partial": True,
+            "by_type": {"widen": {"proposed": 4, "accepted": 2}, "prune": {"proposed": 1, "accepted": 0}},
+        }  # fmt: skip
+    unused = ModificationCounts()
+    unused.restore({"proposed": 0, "accepted": 0, "by_type": {"evicted": 0, "keys": [], "values": []}})
+    assert not unused.as_dict()["partial"]

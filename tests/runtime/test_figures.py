@@ -57,7 +57,13 @@ PAYLOADS: dict[str, st.SearchStrategy[dict[str, Any]]] = {
     "resource_cost": fields(cpu_hours=NUMBERS, mem_gb=NUMBERS),
     "business": fields(metrics=st.dictionaries(IDS, VALUES, max_size=2)),
     "modification_tree": fields(
-        modifications=st.lists(fields(type=IDS, accepted=st.booleans() | st.none()), max_size=3)
+        modifications=st.lists(
+            fields(
+                type=IDS, accepted=st.booleans() | st.none(), id=IDS, parent_ids=st.lists(IDS, max_size=2) | VALUES,
+                score=NUMBERS,
+            ),
+            max_size=3,
+        )
     ),
     "modification_tree_stats": fields(stats=METRICS, step=STEPS),
     "modification_stats": fields(stats=METRICS, step=STEPS),
@@ -223,7 +229,10 @@ def test_a_state_is_as_bounded_as_the_tables() -> None:
             ("param", {"params": {name: 1}}, (), 0), ("data_usage", {"sample_ids": [name], "count": 1}, (), 0),
             ("data_score", {"sample_id": name, "delta": 1.0}, (), 0), ("resource", {"component_id": name}, (), 0),
             ("business", {"metrics": {name: 1}}, (), 0), ("network", {"network_type": name}, (), 0),
-            ("modification_tree", {"modifications": [{"type": name}]}, (), 0),
+            (
+                "modification_tree", {"modifications": [{"id": name, "type": name, "score": 1.0}]},
+                (("builder", name),), 0,
+            ),
             ("reward", {"tasker_id": name, "reward": 1.0}, (), 0),
         ])  # fmt: skip
         sizes.append(len(json.dumps(figures.state())))
@@ -247,7 +256,11 @@ def rich_state() -> Any:
         ("data_score", {"sample_id": "s", "delta": 1.0}, (), 0), ("resource", {"component_id": "t"}, (), 0),
         ("business", {"metrics": {"eur": 1}}, (), 0), ("network", {"network_type": "tasker"}, (), 0),
         ("population", {"fitness_scores": [1.0], "diversity_metric": 1.0}, (), 0),
-        ("modification_tree", {"modifications": [{"type": "widen"}]}, (), 0),
+        (
+            "modification_tree",
+            {"modifications": [{"id": "a", "type": "widen", "score": 1.0}, {"parent_ids": ["a"], "score": 2.0}]},
+            (("builder", "1"),), 0,
+        ),
         ("lezea_config", {"hyperparameters": {"lr": 1}}, (), 0),
     ]).state()))  # fmt: skip
 

@@ -229,7 +229,10 @@ TABLE: dict[str, tuple[Do, Kept, Aside]] = {
         lambda t: t.log_modification_tree(2, [{"id": "a"}, "b", None]),
         [("modification_tree", {
             "step": 2, "modifications": [{"id": "a", "parent_ids": []}],
-            "statistics": {"computed": {"count": 1, "roots": 1, "depth": 1}},
+            "statistics": {"computed": {
+                "count": 1, "roots": 1, "depth": 1, "max_children": 0, "root_ids": ["a"],
+                "by_type": {"None": {"proposed": 1, "accepted": 0}},
+            }},
         })],
         [("modifications[1]", "is of type str, and a mapping"), ("modifications[2]", "is no mapping")],
     ),

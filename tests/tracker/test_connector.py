@@ -36,7 +36,17 @@ TREE_EVENT = {
     "step": 3,
     "modifications": [{**TREE[0], "parent_ids": []}, TREE[1]],
     "statistics": {
-        "computed": {"count": 2, "roots": 1, "depth": 2, "accepted": 1, "accept_rate": 0.5},
+        "computed": {
+            "count": 2,
+            "roots": 1,
+            "depth": 2,
+            "max_children": 1,
+            "accepted": 1,
+            "rejected": 1,
+            "accept_rate": 0.5,
+            "by_type": {"widen": {"proposed": 1, "accepted": 1}, "prune": {"proposed": 1, "accepted": 0}},
+            "root_ids": ["a"],
+        },
         "mutations": 5,
     },
 }

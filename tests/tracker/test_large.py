@@ -91,16 +91,18 @@ def test_a_tree_of_50_000_modifications_is_split_and_comes_together_again(tracke
     assert tracker.get_experiment_data()["modifications"]["proposed"] == 50_000
 
 
-def test_one_modification_beyond_a_line_is_a_blob(tracker: ExperimentTracker) -> None:
-    """It stands alone in its part, and the others in theirs."""
-    tracker.log_modification_tree(
-        1, [{"id": "a"}, {"id": "b", "params": list(range(2_000_000))}, {"id": "c"}]
-    )
-    first, second, third = records_of(tracker)
-    assert [modification["id"] for modification in first.event.modifications] == ["a"]
-    (large,) = json.loads(blob(tracker, second.event.modifications))
-    assert (large["id"], large["params"][-1]) == ("b", 1_999_999)
-    assert [modification["id"] for modification in third.event.modifications] == ["c"]
+def test_the_large_value_of_a_modification_is_a_blob(tracker: ExperimentTracker) -> None:
+    """The modification itself stays in its tree, with its place in the line of parents and all that is small."""
+    params = list(range(2_000_000))
+    given = [{"id": "a"}, {"id": "b", "parent_ids": ["a"], "params": params, "score": 0.5}, {"id": "c"}]
+    tracker.log_modification_tree(1, given)
+    (record,) = records_of(tracker)
+    first, second, third = record.event.modifications
+    assert [first, third] == [{"id": "a", "parent_ids": []}, {"id": "c", "parent_ids": []}]
+    pointer = second.pop("params")
+    assert second == {"id": "b", "parent_ids": ["a"], "score": 0.5}
+    assert pointer["format"] == "json"
+    assert json.loads(blob(tracker, pointer)) == params
 
 
 @pytest.mark.parametrize("size", [MIB, MIB + 1, 20 * MIB])

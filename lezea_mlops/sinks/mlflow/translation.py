@@ -206,7 +206,9 @@ def _modification_tree(record: Envelope, p: Payload, out: Translation) -> None:
     statistics = mapping_of(p.get("statistics"))
     if p.get("part", 1) == 1:
         own = {name: value for name, value in statistics.items() if name != "computed"}
-        figures = {**mapping_of(statistics.get("computed")), **own}
+        # Types are many and come from the program: their figures stand in the file alone.
+        computed = {n: v for n, v in mapping_of(statistics.get("computed")).items() if n != "by_type"}
+        figures = {**computed, **own}
         # Not ``modtree``: that is what the researcher says of the tree as a whole, by a call of its own.
         out.points += points(record, figures, p.get("step"), ("tree",))
 

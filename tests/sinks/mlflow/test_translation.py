@@ -76,7 +76,15 @@ CASES = [
         {
             "step": 9,
             "modifications": [{"id": "m1"}],
-            "statistics": {"mutations": 5, "computed": {"depth": 1, "mutations": 1}},
+            "statistics": {
+                "mutations": 5,
+                "computed": {
+                    "depth": 1,
+                    "mutations": 1,
+                    "by_type": {"widen": {"proposed": 1, "accepted": 1}},
+                    "root_ids": ["7", "m1"],
+                },
+            },
         },
         metrics={"tree/mutations": (5, 9), "tree/depth": (1, 9)},
         files={"modifications/step_9.json"},

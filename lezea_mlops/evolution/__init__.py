@@ -7,6 +7,7 @@ from lezea_mlops.evolution.history import Evolution
 from lezea_mlops.evolution.modifications import ModificationCounts, tree_statistics, with_ids
 from lezea_mlops.evolution.networks import Network, NetworkLineage
 from lezea_mlops.evolution.population import PopulationHistory, scores_by_individual
+from lezea_mlops.evolution.statistics import StreamingStatistics, scope_name
 from lezea_mlops.evolution.tree import ModificationTree, Node
 
 __all__ = [
@@ -20,6 +21,8 @@ __all__ = [
     "Node",
     "PopulationHistory",
     "Problem",
+    "StreamingStatistics",
+    "scope_name",
     "scores_by_individual",
     "tree_statistics",
     "with_ids",

@@ -8,6 +8,7 @@ from __future__ import annotations
 from array import array
 from collections.abc import Callable, Iterable, Sequence
 from itertools import compress
+from operator import sub
 from typing import Any, NamedTuple, TypeVar
 
 from lezea_mlops.events import ScopePairs
@@ -183,6 +184,11 @@ class Graph:
         """Return the nodes that name *node* as a parent, in logged order."""
         starts, children = self._all_children()
         return children[starts[node] : starts[node + 1]]
+
+    def family_sizes(self) -> list[int]:
+        """Return how many children each of those that came and have children has."""
+        starts, _ = self._all_children()
+        return [size for node, size in enumerate(map(sub, starts[1:], starts)) if size and self.known[node]]
 
     def _all_children(self) -> tuple[array[int], array[int]]:
         """Return where each node's children begin, and all children one after the other."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from lezea_mlops.events import Envelope, Modification, read_modification
+from lezea_mlops.events import Envelope, Modification, encode_json, number_text, read_modification
 from lezea_mlops.evolution.graph import Moment
 
 
@@ -27,3 +27,10 @@ def modifications_of(record: Envelope) -> Iterator[Modification]:
         prefix = f"{record.wid}.{record.seq}."
         for place, each in enumerate(logged, start=1):
             yield read_modification(each, f"{prefix}{place}")
+
+
+def content_of(modification: Modification) -> bytes:
+    """Return all of a modification but its id as JSON; equal contents are equal bytes."""
+    score = modification.score
+    told = number_text(score) if isinstance(score, float) else score
+    return encode_json((*modification[1:4], told, *modification[5:]))

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, MutableMapping
 from typing import Any
 
-from lezea_mlops.events import ScopePairs, number_text
+from lezea_mlops._bounded import MAX_KEYS, BoundedTable
+from lezea_mlops.events import Envelope, Modification, ModificationTreeLogged, ScopePairs, number_text
+from lezea_mlops.evolution.modifications import MAX_ID_CHARACTERS, MAX_TYPE_CHARACTERS
+from lezea_mlops.evolution.records import content_of, modifications_of, moment_of
 
 
 def scope_name(scope: ScopePairs) -> str:
@@ -15,86 +18,215 @@ def scope_name(scope: ScopePairs) -> str:
 
 
 class Acceptance:
-    """How many modifications were accepted, rejected, and neither yet."""
+    """How many modifications were accepted, rejected, and neither yet, and what they gained."""
 
-    __slots__ = ("accepted", "rejected", "undecided")
+    __slots__ = ("accepted", "best", "gains", "rejected", "total", "undecided")
 
     def __init__(self) -> None:
-        self.accepted = self.rejected = self.undecided = 0
+        self.accepted = self.rejected = self.undecided = self.gains = 0
+        self.total, self.best = 0.0, -math.inf
 
-    def add(self, accepted: bool | None) -> None:
-        """Count one."""
+    def add(self, accepted: bool | None, count: int = 1) -> None:
+        """Count so many of one verdict."""
         if accepted is None:
-            self.undecided += 1
+            self.undecided += count
         elif accepted:
-            self.accepted += 1
+            self.accepted += count
         else:
-            self.rejected += 1
+            self.rejected += count
 
-    def as_dict(self) -> dict[str, Any]:
-        """Return the counts, and the rate of the accepted among the decided; None while nothing is decided."""
-        decided = self.accepted + self.rejected
-        return {
-            "count": decided + self.undecided, "accepted": self.accepted, "rejected": self.rejected,
-            "undecided": self.undecided, "accept_rate": self.accepted / decided if decided else None,
-        }  # fmt: skip
-
-
-class Gain:
-    """By how much modifications were better than their best parents."""
-
-    __slots__ = ("count", "total", "best")
-
-    def __init__(self) -> None:
-        self.count, self.total, self.best = 0, 0.0, -math.inf
-
-    def add(self, gain: float) -> None:
-        """Take one."""
-        self.count += 1
+    def gained(self, gain: float) -> None:
+        """Take the gain of one that was counted."""
+        self.gains += 1
         self.total += gain
         self.best = max(self.best, gain)
 
     def as_dict(self) -> dict[str, Any]:
-        """Return how many there were, their mean and the best."""
-        return {"count": self.count, "mean": number_text(self.total / self.count), "best": self.best}
-
-
-def gain_over(score: float | None, parents: Iterable[float | None]) -> float | None:
-    """Return *score* less the best of the parents' scores; None where either is not known or not finite."""
-    if score is None or not math.isfinite(score):
-        return None
-    best = max((s for s in parents if s is not None and math.isfinite(s)), default=None)
-    gain = None if best is None else score - best
-    return gain if gain is not None and math.isfinite(gain) else None
+        """Return the counts, the rate of the accepted among the decided, and the gain; those only where known."""
+        decided = self.accepted + self.rejected
+        found: dict[str, Any] = {
+            "proposed": decided + self.undecided, "accepted": self.accepted, "rejected": self.rejected,
+        }  # fmt: skip
+        if decided:
+            found["accept_rate"] = self.accepted / decided
+        if self.gains:
+            mean = number_text(self.total / self.gains)
+            found["gain"] = {"count": self.gains, "mean": mean, "best": self.best}
+        return found
 
 
 class Figures:
-    """What can be counted of modifications one by one."""
+    """What can be counted of modifications one by one, in all, by type, and by level and id of the scopes."""
 
-    def __init__(self) -> None:
+    def __init__(
+        self,
+        by_type: MutableMapping[str, Acceptance] | BoundedTable[str, Acceptance],
+        by_scope: MutableMapping[tuple[str, str], Acceptance] | BoundedTable[tuple[str, str], Acceptance],
+    ) -> None:
+        """Begin.
+
+        Args:
+            by_type: an empty table that makes missing values itself.
+            by_scope: another one.
+        """
         self.all = Acceptance()
-        self.by_type: dict[str, Acceptance] = {}
-        self.by_scope: dict[str, Acceptance] = {}
-        self.gain_by_type: dict[str, Gain] = {}
+        self.by_type = by_type
+        self.by_scope = by_scope
 
-    def count(self, accepted: bool | None, kind: str | None, scope: ScopePairs, gain: float | None) -> None:
-        """Take one modification."""
-        name = str(kind)
-        self.all.add(accepted)
-        self.by_type.setdefault(name, Acceptance()).add(accepted)
-        self.by_scope.setdefault(scope_name(scope), Acceptance()).add(accepted)
-        if gain is not None:
-            self.gain_by_type.setdefault(name, Gain()).add(gain)
+    def count(self, accepted: bool | None, kind: str | None, scope: ScopePairs, count: int = 1) -> None:
+        """Take so many modifications of one verdict, type and scope."""
+        self.all.add(accepted, count)
+        self.by_type[_type_name(kind)].add(accepted, count)
+        for pair in set(scope):
+            self.by_scope[pair].add(accepted, count)
+
+    def gained(self, kind: str | None, gain: float) -> None:
+        """Take the gain of one that was counted."""
+        self.by_type[_type_name(kind)].gained(gain)
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the counts of all, by type and by scope, and the gain by type."""
-        return self.all.as_dict() | {
-            "by_type": {name: each.as_dict() for name, each in self.by_type.items()},
-            "by_scope": {name: each.as_dict() for name, each in self.by_scope.items()},
-            "gain_by_type": {name: each.as_dict() for name, each in self.gain_by_type.items()},
-        }
+        """Return all counts."""
+        counts = self.all.as_dict()
+        by_scope: dict[str, dict[str, Any]] = {}
+        for (level, identity), acceptance in self.by_scope.items():
+            by_scope.setdefault(level, {})[identity] = acceptance.as_dict()
+        return {
+            "count": counts.pop("proposed"), **counts, "undecided": self.all.undecided,
+            "by_type": {kind: acceptance.as_dict() for kind, acceptance in self.by_type.items()},
+            "by_scope": by_scope,
+        }  # fmt: skip
+
+
+def _type_name(kind: str | None) -> str:
+    name = str(kind)
+    return name if len(name) <= MAX_TYPE_CHARACTERS else name[: MAX_TYPE_CHARACTERS - 1] + "…"
+
+
+def gain_over(score: float, parents: Iterable[float]) -> float | None:
+    """Return *score* less the best of its parents' scores; None where one of the two is not finite."""
+    best = max((each for each in parents if math.isfinite(each)), default=math.nan)
+    gain = score - best
+    return gain if math.isfinite(gain) else None
+
+
+def score_of(modification: Modification) -> float:
+    """Return a score as a float; NaN where there is none that a float could hold."""
+    try:
+        return math.nan if modification.score is None else float(modification.score)
+    except OverflowError:
+        return math.nan
 
 
 def branching(links: int, parents: int, most: int) -> dict[str, Any]:
     """Return how many children those with children have, on average and at most."""
     return {"mean": links / parents if parents else 0.0, "max": most}
+
+
+class _Remembered:
+    """What those that build on a modification need to know of it."""
+
+    __slots__ = (
+        "accepted",
+        "accepted_line",
+        "built_on",
+        "children",
+        "depth",
+        "fingerprint",
+        "parents",
+        "score",
+    )
+
+    def __init__(self) -> None:
+        self.accepted = self.built_on = False
+        self.depth = self.accepted_line = self.children = self.fingerprint = 0
+        # By id: objects would keep their own parents, and so on up to the first, after these were forgotten.
+        self.parents: list[str] = []
+        self.score = math.nan
+
+
+class StreamingStatistics:
+    """The figures of ``ModificationTree.statistics``, in one pass and bounded memory.
+
+    They are the same where every parent comes before its children, no id comes twice with different contents and
+    nothing had to be forgotten; else ``partial`` is true: only the modifications that were used last are remembered, a
+    parent that is not among them counts as unknown, and an id that comes again counts as it came first.
+    """
+
+    def __init__(self, limit: int = MAX_KEYS) -> None:
+        """Begin.
+
+        Args:
+            limit: how many modifications, types and scopes are remembered.
+        """
+        self._types: BoundedTable[str, Acceptance] = BoundedTable(Acceptance, limit)
+        self._scopes: BoundedTable[tuple[str, str], Acceptance] = BoundedTable(Acceptance, limit)
+        self._nodes: BoundedTable[str, _Remembered] = BoundedTable(_Remembered, limit)
+        self._figures = Figures(self._types, self._scopes)
+        self._roots = self._depth = self._survivors = self._longest = 0
+        self._links = self._parents = self._most = 0
+        self._partial = False
+
+    def observe(self, record: Envelope) -> None:
+        """Take a record; those that hold no modifications change nothing."""
+        if record.type == ModificationTreeLogged.type:
+            scope = moment_of(record).scope
+            for modification in modifications_of(record):
+                self.add(modification, scope)
+
+    def add(self, modification: Modification, scope: ScopePairs) -> None:
+        """Take a modification as it was logged, in these scopes."""
+        nodes, fingerprint = self._nodes, hash(content_of(modification))
+        if modification.id in nodes:
+            self._partial = self._partial or nodes[modification.id].fingerprint != fingerprint
+            return
+        accepted = modification.accepted
+        self._figures.count(accepted, modification.type, scope)
+        known = [parent for parent in modification.parent_ids if parent in nodes]
+        above = [nodes[parent] for parent in known]
+        own = _Remembered()
+        own.fingerprint, own.accepted, own.score = fingerprint, accepted is True, score_of(modification)
+        own.parents = known
+        own.depth = 1 + max((each.depth for each in above), default=0)
+        own.accepted_line = own.accepted + max((each.accepted_line for each in above), default=0)
+        self._place(own, above)
+        if (gain := gain_over(own.score, [each.score for each in above])) is not None:
+            self._figures.gained(modification.type, gain)
+        if own.accepted:
+            self._survivors += 1
+            self._build_on(known)
+        if len(modification.id) <= MAX_ID_CHARACTERS:
+            nodes[modification.id] = own
+        else:
+            self._partial = True
+
+    def _place(self, own: _Remembered, above: list[_Remembered]) -> None:
+        """Count what the place of a new modification says of the tree."""
+        self._roots += not above
+        self._depth = max(self._depth, own.depth)
+        self._longest = max(self._longest, own.accepted_line)
+        self._links += len(above)
+        for parent in above:
+            self._parents += not parent.children
+            parent.children += 1
+            self._most = max(self._most, parent.children)
+
+    def _build_on(self, waiting: list[str]) -> None:
+        """Mark all that an accepted modification builds on, each once in its life."""
+        nodes = self._nodes
+        waiting = list(waiting)
+        while waiting:
+            name = waiting.pop()
+            if name in nodes and not (node := nodes[name]).built_on:
+                node.built_on = True
+                self._survivors -= node.accepted
+                waiting.extend(node.parents)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the figures so far, and whether they are ``partial``."""
+        evicted = self._nodes.evicted + self._types.evicted + self._scopes.evicted
+        return self._figures.as_dict() | {
+            "roots": self._roots, "depth": self._depth,
+            "branching": branching(self._links, self._parents, self._most),
+            "longest_accepted_path": self._longest, "survivors": self._survivors,
+            "partial": self._partial or evicted > 0,
+        }  # fmt: skip

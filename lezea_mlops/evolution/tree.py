@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
-import math
 from array import array
+from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator
+from math import isfinite, isnan, nan
 from typing import Any, ClassVar, NamedTuple
 
 from lezea_mlops.events import Modification, ScopePairs, as_number, encode_json, number_text
 from lezea_mlops.evolution.genealogy import Genealogy
 from lezea_mlops.evolution.graph import Moment
-from lezea_mlops.evolution.statistics import Figures, branching, gain_over
+from lezea_mlops.evolution.records import content_of
+from lezea_mlops.evolution.statistics import Acceptance, Figures, branching, gain_over, score_of
 
 _UNDECIDED = 2
 _CODE_OF = {True: 1, False: 0, None: _UNDECIDED}
@@ -90,31 +92,34 @@ class ModificationTree(Genealogy):
             as_of: int | None = number
             if (known := graph.find(modification.id)) is not None:
                 as_of = self._versions.newest(
-                    known, _encoded(self._modification(known)), graph.moment_number(known),
-                    _encoded(modification), number,
+                    known, content_of(self._modification(known)), graph.moment_number(known),
+                    content_of(modification), number,
                 )  # fmt: skip
             if as_of is not None:
                 self._keep(graph.put(modification.id, modification.parent_ids, as_of), modification)
 
     def _keep(self, node: int, modification: Modification) -> None:
-        missing = len(self._graph.ids) - len(self._accepted)
-        if missing:
-            self._accepted.extend(b"\2" * missing)
-            self._scores.extend((math.nan,) * missing)
-            self._types.extend((None,) * missing)
-            self._targets.extend((None,) * missing)
-            self._rest.extend((None,) * missing)
-        score, kind, target = modification.score, modification.type, modification.target
-        self._accepted[node] = _CODE_OF[modification.accepted]
-        self._scores[node] = _float(score)
-        self._types[node] = None if kind is None else self._share(kind)
-        self._targets[node] = None if target is None else self._share(target)
+        if len(self._graph.ids) > len(self._types):
+            self._make_room(len(self._graph.ids) - len(self._types))
+        kind, target, score = modification.type, modification.target, modification.score
         params, data = modification.params, modification.data
-        if score is None or (type(score) is float and math.isfinite(score)):
+        share = self._share
+        self._accepted[node] = _CODE_OF[modification.accepted]
+        self._types[node] = None if kind is None else share(kind)
+        self._targets[node] = None if target is None else share(target)
+        if score is None or (type(score) is float and isfinite(score)):
+            self._scores[node] = nan if score is None else score
             self._rest[node] = encode_json((params, data)) if data or params is not None else None
         else:
+            self._scores[node] = score_of(modification)
             told = number_text(score) if type(score) is float else score
             self._rest[node] = encode_json((params, data, told))
+
+    def _make_room(self, count: int) -> None:
+        self._accepted.extend(b"\2" * count)
+        self._scores.extend((nan,) * count)
+        for texts in (self._types, self._targets, self._rest):
+            texts.extend((None,) * count)
 
     def _share(self, text: str) -> str:
         """Return *text* as it was kept before, so that equal texts are one."""
@@ -146,7 +151,7 @@ class ModificationTree(Genealogy):
         params, data, *odd = (None, {}) if rest is None else json.loads(rest)
         return Modification(
             graph.ids[node], tuple(self._named(graph.parents(node))), self._types[node],
-            _ACCEPTED_OF[self._accepted[node]], as_number(odd[0]) if odd else None if math.isnan(score) else score,
+            _ACCEPTED_OF[self._accepted[node]], as_number(odd[0]) if odd else None if isnan(score) else score,
             self._targets[node], params, data,
         )  # fmt: skip
 
@@ -155,7 +160,7 @@ class ModificationTree(Genealogy):
     def best(self) -> str | None:
         """Return the accepted modification with the highest finite score, the first of equals; None without any."""
         scores, accepted = self._scores, self._accepted
-        scored = (n for n in self._graph.sequence() if accepted[n] == 1 and math.isfinite(scores[n]))
+        scored = (n for n in self._graph.sequence() if accepted[n] == 1 and isfinite(scores[n]))
         found = max(scored, key=scores.__getitem__, default=None)
         return None if found is None else self._graph.ids[found]
 
@@ -199,16 +204,24 @@ class ModificationTree(Genealogy):
     def statistics(self) -> dict[str, Any]:
         """Return the figures of the tree, computed from what was logged and never from what was said of it.
 
-        ``count``, ``accepted``, ``rejected``, ``undecided`` and ``accept_rate`` (of the decided ones), the same
-        ``by_type`` and ``by_scope``; ``gain_by_type`` (count, mean, best); ``roots``; ``depth``; ``branching`` (mean
-        and max children of those with children); ``longest_accepted_path`` (accepted modifications on the line of
-        parents that has most of them); ``survivors``, their number.
+        ``count``, ``accepted``, ``rejected``, ``undecided`` and ``accept_rate`` (of the decided ones); ``by_type`` and
+        ``by_scope`` (by level and id) with ``proposed``, ``accepted``, ``rejected`` and ``accept_rate``, by type with
+        ``gain`` (count, mean, best) too; ``roots``; ``depth``; ``branching`` (mean and max children of those with
+        children); ``longest_accepted_path`` (the most accepted modifications on a line of parents); ``survivors``,
+        their number. What is not known, such as a rate where nothing is decided, is left out.
         """
-        graph, figures = self._graph, Figures()
-        for node in graph.sequence():
-            scope = graph.moment_of(node).scope
-            figures.count(_ACCEPTED_OF[self._accepted[node]], self._types[node], scope, self._gain(node))
-        sizes = [size for node in graph.sequence() if (size := len(graph.children(node)))]
+        graph, types, scores = self._graph, self._types, self._scores
+        figures = Figures(defaultdict(Acceptance), defaultdict(Acceptance))
+        nodes = graph.sequence()
+        alike = Counter((self._accepted[node], types[node], graph.moment_number(node)) for node in nodes)
+        for (code, kind, moment), count in alike.items():
+            figures.count(_ACCEPTED_OF[code], kind, graph.moments[moment].scope, count)
+        for node in nodes:
+            if (
+                gain := gain_over(scores[node], [scores[parent] for parent in graph.upper(node)])
+            ) is not None:
+                figures.gained(types[node], gain)
+        sizes = graph.family_sizes()
         accepted = bytes(code == 1 for code in self._accepted)
         return figures.as_dict() | {
             "roots": len(graph.roots()), "depth": max(graph.depths(), default=0),
@@ -222,23 +235,8 @@ def _node(modification: Modification, moment: Moment) -> Node:
     return Node(modification, moment.step, moment.scope, moment.ts)
 
 
-def _encoded(modification: Modification) -> bytes:
-    """Return all of a modification but its id as JSON."""
-    score = modification.score
-    told = number_text(score) if isinstance(score, float) else score
-    return encode_json((*modification[1:4], told, *modification[5:]))
-
-
 def _decoded(modification_id: str, content: Any) -> Modification:
     parents, kind, accepted, score, target, params, data = json.loads(content)
     return Modification(
         modification_id, tuple(parents), kind, accepted, as_number(score), target, params, data
     )
-
-
-def _float(score: float | None) -> float:
-    """Return a score as a float; NaN where there is none that a float could hold."""
-    try:
-        return math.nan if score is None else float(score)
-    except OverflowError:
-        return math.nan

@@ -55,6 +55,7 @@ from lezea_mlops.events import (
     RunFinished,
     RunStarted,
     ScopePairs,
+    as_id,
     element_count,
     number_text,
 )
@@ -92,6 +93,9 @@ class NetworkType(str, Enum):
     TASKER = "tasker"
     BUILDER = "builder"
     HYBRID = "hybrid"
+
+
+NETWORK_TYPES = frozenset(member.value for member in NetworkType)
 
 
 def present(**fields: Any) -> dict[str, Any]:
@@ -918,11 +922,15 @@ class ExperimentTracker:
         }  # fmt: skip
         with self._call("register_network", **given) as call:
             kind = call.text("network_type", network_type) or NetworkType.TASKER.value
-            if kind not in {member.value for member in NetworkType}:
+            if kind not in NETWORK_TYPES:
                 call.reject(
                     "network_type", network_type, "is none of tasker, builder, hybrid; it was kept as it is"
                 )
-            parents = call.value("parent_ids", call.ids("parent_ids", parent_ids)) or []
+            given_parents = call.ids("parent_ids", parent_ids)
+            if element_count(given_parents) is not None:
+                # A large array would become a blob, and then nobody could follow the line.
+                given_parents = call.converted("parent_ids", given_parents, list)
+            parents = call.value("parent_ids", given_parents) or []
             fields = present(
                 generation=call.step("generation", generation),
                 architecture=call.value("architecture", architecture),
@@ -932,7 +940,7 @@ class ExperimentTracker:
                 NetworkRegistered(
                     network_id=call.needed_text("network_id", network_id),
                     network_type=kind,
-                    parent_ids=[str(parent) for parent in parents if parent is not None],
+                    parent_ids=[parent for parent in map(as_id, parents) if parent is not None],
                     **fields,
                 )
             )

@@ -33,7 +33,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "reports": BELOW_FIVE,
     "testing": BELOW_FIVE,
     "servers": ZERO | {"config"},
-    "cli": BELOW_FIVE | {"testing", "servers"},
+    "cli": BELOW_FIVE | {"testing", "servers", "reports"},
     "__init__": {"tracker", "runtime"},
 }
 
@@ -45,9 +45,13 @@ THIRD_PARTY: dict[str, set[str]] = {
     "cli/audit.py": {"typer", "rich"},
     "cli/down.py": {"typer", "rich"},
     "cli/gc.py": {"typer", "rich"},
+    "cli/genealogies.py": {"typer"},
+    "cli/lineage.py": {"typer"},
+    "cli/paper.py": {"typer", "rich"},
     "cli/runs.py": {"typer", "rich"},
     "cli/status.py": {"typer", "rich"},
     "cli/sync.py": {"typer", "rich"},
+    "cli/tree.py": {"typer"},
     "cli/up.py": {"typer", "rich"},
     "events/base.py": {"typing_extensions"},  # for type checkers only
     "events/codec.py": {"msgspec"},

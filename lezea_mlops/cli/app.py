@@ -10,8 +10,10 @@ import lezea_mlops
 from lezea_mlops.cli.audit import audit
 from lezea_mlops.cli.down import down
 from lezea_mlops.cli.gc import gc
+from lezea_mlops.cli.lineage import lineage
 from lezea_mlops.cli.status import status
 from lezea_mlops.cli.sync import sync
+from lezea_mlops.cli.tree import tree
 from lezea_mlops.cli.up import up
 
 # A traceback with the values of variables might show what a URI holds of passwords.
@@ -38,5 +40,5 @@ def main(
     """Take what belongs to no command."""
 
 
-for command in (sync, status, audit, gc, up, down):
+for command in (sync, status, audit, gc, tree, lineage, up, down):
     app.command()(command)

@@ -145,5 +145,6 @@ def _line(report: Delivered) -> str:
     outcome = f"[red]{escape(report.error)}[/red]" if report.error else "complete"
     aside = f", {report.rejected} set aside" if report.rejected else ""
     damage = f", {counted(report.damaged, 'damaged place')} stepped over" if report.damaged else ""
+    failed = f", {counted(report.finisher_failed, 'finisher')} failed" if report.finisher_failed else ""
     records = counted(report.records, "record")
-    return f"{escape(report.run_id)} → {report.sink}: {records}{aside}{damage}, {outcome}"
+    return f"{escape(report.run_id)} → {report.sink}: {records}{aside}{damage}{failed}, {outcome}"

@@ -22,6 +22,8 @@ from lezea_mlops.sinks.base import Sink, destination_named
 
 log = logging.getLogger("lezea_mlops")
 
+# What makes files of a run that has ended; named, because these stand in a layer above.
+FINISHERS: tuple[str, ...] = ()
 _RANK_VARIABLES = ("RANK", "SLURM_PROCID", "OMPI_COMM_WORLD_RANK", "LOCAL_RANK")
 
 
@@ -62,12 +64,13 @@ def start_driver(recorder: Recorder, settings: Settings, *, async_mode: bool) ->
         return None
 
     def thread_driver() -> ThreadDriver:
-        return ThreadDriver(recorder, build_sinks(settings), waits=not async_mode)
+        return ThreadDriver(recorder, build_sinks(settings), waits=not async_mode, finishers=FINISHERS)
 
     if settings.courier == "process":
         courier = CourierDriver(
-            recorder, settings, destinations(settings), waits=not async_mode, instead=thread_driver
-        )
+            recorder, settings, destinations(settings), waits=not async_mode, instead=thread_driver,
+            finishers=FINISHERS,
+        )  # fmt: skip
         try:
             courier.start()
         except CannotSpawn as error:

@@ -15,17 +15,18 @@ import select
 import signal
 import sys
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from lezea_mlops._clock import Deadline
 from lezea_mlops._process import ProcessIdentity
 from lezea_mlops.config import load_settings
-from lezea_mlops.journal import RunFolder
+from lezea_mlops.journal import MAIN_WRITER, RunFolder
 from lezea_mlops.runtime.assembly import build_sinks
 from lezea_mlops.runtime.channel import Channel, Gone, Message
 from lezea_mlops.runtime.delivering import Keeper, RunDelivery
+from lezea_mlops.runtime.finishing import Finishing
 from lezea_mlops.runtime.own_process import prepare_own_process
 from lezea_mlops.runtime.syncing import JournalSyncer
 
@@ -37,6 +38,8 @@ SESSION_NICENESS = 19
 OOM_SCORE = 500
 LOOK_EVERY_S = 1.0
 LONGEST_STAY_S = 600.0
+# When all else is delivered, the parent's end waits so long for what finishers make, at most.
+FINISHERS_TURN_S = 1.0
 MAX_UNSENT = 100
 MAX_TEXT = 4_000
 MAX_LOG_BYTES = 1024 * 1024
@@ -46,7 +49,8 @@ def main(start: Mapping[str, Any]) -> int:
     """Deliver a run until its process has ended.
 
     Args:
-        start: ``folder``, ``parent`` (identity), ``wid``, ``channel`` (descriptor) and ``settings`` by name.
+        start: ``folder``, ``parent`` (identity), ``wid``, ``channel`` (descriptor), ``settings`` by name, and the
+            names of ``finishers``.
     """
     _be_modest()
     channel = Channel.of_descriptor(start["channel"])
@@ -57,7 +61,9 @@ def main(start: Mapping[str, Any]) -> int:
     parent = ProcessIdentity.read(start["parent"])
     assert parent is not None, "the driver always says who it is"
     settings = load_settings(start["settings"], environ={})
-    courier = Courier(RunFolder(Path(start["folder"])), settings, channel, notices, parent, start["wid"])
+    courier = Courier(
+        RunFolder(Path(start["folder"])), settings, channel, notices, parent, start["wid"], start["finishers"]
+    )
     return courier.run()
 
 
@@ -123,12 +129,16 @@ class Courier:
         notices: Notices,
         parent: ProcessIdentity,
         wid: str,
+        finishers: Sequence[str],
     ) -> None:
         self._channel = channel
         self._notices = notices
         self._parent = Parent(parent)
         self._told_ready = False
         self._delivery = RunDelivery(folder, build_sinks(settings), self._loop_turned)
+        self._finishing = Finishing(
+            folder, lambda: self._delivery.answering, finishers, main_is_closing=wid == MAIN_WRITER
+        )
         self._syncer = JournalSyncer(folder, settings.durability)
         self._keeper = Keeper(self._delivery, f"{wid}'s courier", self._look_around)
         self._asked_to_close = False
@@ -151,6 +161,9 @@ class Courier:
             self._closing = Deadline.after(LONGEST_STAY_S)
             self._delivery.end({}, self._closing)
         self._delivery.join(self._closing)
+        if self._delivery.ended:
+            self._finishing.begin()
+            self._finishing.join(self._closing)
         self._keeper.stop()
         last_words = Deadline.after(LOOK_EVERY_S)
         for thread in self._answering:
@@ -207,17 +220,23 @@ class Courier:
                 self._later(number, lambda: self._close(wanted, deadline))
 
     def _close(self, wanted: Mapping[str, int], deadline: Deadline) -> Message:
-        """Begin to end, and say at the deadline at the latest what is left and whether it goes on."""
+        """Begin to end, and say at the deadline at the latest what is left and whether it goes on.
+
+        A person who waits for the end of a program waits for its records, and hardly for a page about them.
+        """
         closing = Deadline.after(LONGEST_STAY_S)
         try:
             self._delivery.end(wanted, closing)
         finally:
             self._closing = closing
         self._delivery.join(deadline)
-        goes_on = not self._delivery.ended
+        if self._delivery.ended:
+            self._finishing.begin()
+            self._finishing.join(Deadline.after(min(FINISHERS_TURN_S, deadline.left_s())))
+        goes_on = not (self._delivery.ended and self._finishing.done)
         return {
             "left": self._delivery.left(wanted), "sinks": self._delivery.health(wanted), "goes_on": goes_on,
-            "elsewhere": self._delivery.is_elsewhere,
+            "elsewhere": self._delivery.is_elsewhere, "finisher_failed": self._finishing.failed,
         }  # fmt: skip
 
     def _later(self, number: int, work: Any) -> None:

@@ -6,7 +6,7 @@ import logging
 import os
 import subprocess
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -47,6 +47,7 @@ class CourierDriver:
         destinations: the names of the cursors, by sink.
         waits: a call waits for its record, at most 50 ms.
         instead: makes the driver that takes over where no courier works; it is not started yet.
+        finishers: make files of the run when it has ended; the courier runs them.
     """
 
     kind = "process"
@@ -59,6 +60,7 @@ class CourierDriver:
         *,
         waits: bool,
         instead: Callable[[], Driver],
+        finishers: Sequence[str] = (),
     ) -> None:
         self.due_us = 0
         self._recorder = recorder
@@ -66,6 +68,7 @@ class CourierDriver:
         self._destinations = destinations
         self._waits = waits
         self._instead = instead
+        self._finishers = finishers
         self._process: subprocess.Popen[bytes] | None = None
         self._conversation: Conversation | None = None
         # Held by the thread that starts the courier or looks after it.
@@ -106,6 +109,7 @@ class CourierDriver:
             "parent": ProcessIdentity.of_this_process().stored(),
             "channel": its.fileno(),
             "settings": _as_json(self._settings),
+            "finishers": list(self._finishers),
         }
         self._log_start = _size(self._recorder.folder.courier_log)
         try:
@@ -162,6 +166,7 @@ class CourierDriver:
             leave_behind(process)
             return Closing(self._left())
         self._health, self._told_at_the_end = answer["sinks"], True
+        self._recorder.counts["finisher_failed"] += answer["finisher_failed"]
         if not answer["goes_on"]:
             _wait_for_end(process, deadline)
         leave_behind(process)

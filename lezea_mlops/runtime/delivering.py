@@ -86,6 +86,11 @@ class RunDelivery:
         return not self.delivers and not self._lock_failed
 
     @property
+    def answering(self) -> list[Sink]:
+        """The sinks whose destination is not known to be down."""
+        return [loop.shipper.sink for loop in self.loops if not loop.shipper.breaker.open]
+
+    @property
     def ended(self) -> bool:
         """Whether no loop runs."""
         return self._running == 0

@@ -10,7 +10,9 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from lezea_mlops._clock import Deadline
+from lezea_mlops.journal import MAIN_WRITER
 from lezea_mlops.runtime.delivering import Keeper, Numbers, RunDelivery
+from lezea_mlops.runtime.finishing import Finishing
 from lezea_mlops.runtime.recorder import Recorder
 from lezea_mlops.runtime.remembered import sync_command
 from lezea_mlops.sinks.base import Sink
@@ -21,6 +23,8 @@ log = logging.getLogger("lezea_mlops")
 ATTEND_EVERY_US = 1_000_000
 # The keeper syncs each second; an append only does so itself when the keeper is this late.
 LATE_SYNC_US = 5_000_000
+# With less time left than this, finishers are left to the next delivery.
+LEAST_TO_FINISH_S = 0.5
 
 
 @dataclass(frozen=True)
@@ -82,14 +86,23 @@ class ThreadDriver:
         recorder: whose records go.
         sinks: where to.
         waits: a call waits for its record, at most 50 ms.
+        finishers: make files of the run when it has ended, each named as ``package.module:function``.
     """
 
     kind = "thread"
 
-    def __init__(self, recorder: Recorder, sinks: Sequence[Sink], *, waits: bool = True) -> None:
+    def __init__(
+        self, recorder: Recorder, sinks: Sequence[Sink], *, waits: bool = True, finishers: Sequence[str] = ()
+    ) -> None:
         self._recorder = recorder
         self._waits = waits
         self._delivery = RunDelivery(recorder.folder, sinks)
+        self._finishing = Finishing(
+            recorder.folder,
+            lambda: self._delivery.answering,
+            finishers,
+            main_is_closing=recorder.wid == MAIN_WRITER,
+        )
         self._keeper = Keeper(self._delivery, recorder.wid, recorder.sync)
         self.due_us = 0
         drop_in_forked_child(self)
@@ -122,11 +135,15 @@ class ThreadDriver:
         return self._delivery.flush(self._numbers(), deadline)
 
     def close(self, deadline: Deadline) -> Closing:
-        """Ship what waits within the deadline and end the threads."""
+        """Ship what waits within the deadline, end the threads and, if there is time left, run the finishers."""
         self._keeper.stop()
         self._delivery.end(self._numbers(), deadline)
         self._delivery.join(deadline)
         self._keeper.join(deadline)
+        if self._delivery.ended and deadline.left_s() >= LEAST_TO_FINISH_S:
+            self._finishing.begin()
+            self._finishing.join(deadline)
+            self._recorder.counts["finisher_failed"] += self._finishing.failed
         elsewhere = self._delivery.is_elsewhere
         return Closing(self._delivery.left(self._numbers()), elsewhere=elsewhere)
 
@@ -137,6 +154,7 @@ class ThreadDriver:
     def after_fork_in_child(self) -> None:
         """Close the parent's lock."""
         self._delivery.forget_lock()
+        self._finishing.forget_lock()
 
     def _numbers(self) -> Numbers:
         return {self._recorder.wid: self._recorder.seq}

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from lezea_mlops._files import LifeLock
@@ -12,9 +12,10 @@ from lezea_mlops.config import Settings
 from lezea_mlops.delivery import Shipper, Step
 from lezea_mlops.errors import JournalError
 from lezea_mlops.journal import Cursor, CursorState, RunFolder, is_writing, last_record
-from lezea_mlops.runtime.assembly import build_sinks
+from lezea_mlops.runtime.assembly import FINISHERS, build_sinks
 from lezea_mlops.runtime.delivering import take_delivery_lock
 from lezea_mlops.runtime.ends import write_missing_ends
+from lezea_mlops.runtime.finishers import run_finishers
 from lezea_mlops.runtime.retrying import forget_set_aside, rewind_to_set_aside, set_aside_again
 from lezea_mlops.sinks.base import Sink, destination_id
 
@@ -38,6 +39,7 @@ class Delivered:
         rejected: how many were set aside now.
         error: why it is not complete; None if it is.
         damaged: how many places of the journal held no record, and were stepped over now.
+        finisher_failed: how many finishers of the run failed now; the run is complete without what they make.
     """
 
     run_id: str
@@ -46,6 +48,7 @@ class Delivered:
     rejected: int
     error: str | None
     damaged: int = 0
+    finisher_failed: int = 0
 
 
 @dataclass(frozen=True)
@@ -58,6 +61,7 @@ class Order:
         retry_rejected: offer once more what was set aside.
         wait: lets the seconds of a pause pass.
         progress: told how far it has come.
+        finishers: make files of a run that has ended, each named as ``package.module:function``.
     """
 
     sinks: Collection[str] | None = None
@@ -65,6 +69,7 @@ class Order:
     retry_rejected: bool = False
     wait: Wait = field(default=time.sleep)
     progress: Progress = field(default=lambda sink, done, total: None)
+    finishers: Sequence[str] = FINISHERS
 
 
 def deliver_run(folder: RunFolder, settings: Settings, order: Order | None = None) -> list[Delivered]:
@@ -97,8 +102,11 @@ def deliver_run(folder: RunFolder, settings: Settings, order: Order | None = Non
 def _deliver_locked(folder: RunFolder, settings: Settings, order: Order, lock: LifeLock) -> list[Delivered]:
     """Deliver a run that this process has the right to deliver."""
     wrong = _written_ends(folder, lock) or _without_records(folder)
+    # Before all that waits is shipped, so that what they make waits with it.
+    failed = run_finishers(folder, lock, order.finishers).failed
     sinks = [sink for sink in build_sinks(settings) if order.sinks is None or sink.name in order.sinks]
-    return [_deliver(folder, sink, order, wrong) for sink in sinks]
+    reports = [_deliver(folder, sink, order, wrong) for sink in sinks]
+    return [replace(report, finisher_failed=failed) for report in reports]
 
 
 def _written_ends(folder: RunFolder, lock: LifeLock) -> str | None:

@@ -165,6 +165,7 @@ def test_the_report_can_be_read_by_programs(mlflow_store: str) -> None:
             "rejected": 0,
             "error": None,
             "damaged": 0,
+            "finisher_failed": 0,
         }
     ]
 

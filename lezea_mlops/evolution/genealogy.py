@@ -84,6 +84,14 @@ class Genealogy:
         """Return how many nodes the longest line to this one has, itself included: 1 for a root."""
         return self._graph.depths()[self._graph.needed(node_id)]
 
+    def parents(self, node_id: str) -> list[str]:
+        """Return the parents of a node as they were logged, also those that never came."""
+        return self._named(self._graph.parents(self._graph.needed(node_id)))
+
+    def parents_first(self) -> Iterator[str]:
+        """Yield all ids, parents before their children but for the links that close a cycle."""
+        return map(self._graph.ids.__getitem__, self._graph.downward())
+
     def known_parents(self, node_id: str) -> list[str]:
         """Return the parents that were logged, without those that close a cycle."""
         return self._named(self._graph.upper(self._graph.needed(node_id)))

@@ -43,16 +43,17 @@ class Graph:
         ids: the id of each number.
         known: one byte for each number, 1 if the node came.
         moments: when nodes were logged; those of one record share a moment.
+        moment_numbers: for each number the place of its moment, -1 if the node did not come.
     """
 
     def __init__(self) -> None:
         self.ids: list[str] = []
         self.known = bytearray()
         self.moments: list[Moment] = []
+        self.moment_numbers = array("i")
         self._numbers: dict[str, int] = {}
         self._first = array("i")
         self._further: dict[int, tuple[int, ...]] = {}
-        self._moment_of = array("i")
         self._arrival = array("i")
         self._arrivals = 0
         self._ascending = True
@@ -89,7 +90,7 @@ class Graph:
         elif self.known[node]:
             self._further.pop(node, None)
         self._first[node] = first
-        self._moment_of[node] = moment
+        self.moment_numbers[node] = moment
         self._arrival[node] = self._arrivals
         self._arrivals += 1
         self.known[node] = 1
@@ -105,7 +106,7 @@ class Graph:
             self.ids.append(node_id)
             self.known.append(0)
             self._first.append(_NONE)
-            self._moment_of.append(_NONE)
+            self.moment_numbers.append(_NONE)
             self._arrival.append(_NONE)
         return number
 
@@ -127,13 +128,9 @@ class Graph:
             raise KeyError(f"nothing with the id {node_id!r} was logged")
         return number
 
-    def moment_number(self, node: int) -> int:
-        """Return the number of the moment at which the node was logged."""
-        return self._moment_of[node]
-
     def moment_of(self, node: int) -> Moment:
         """Return when the node was logged."""
-        return self.moments[self._moment_of[node]]
+        return self.moments[self.moment_numbers[node]]
 
     def parents(self, node: int) -> tuple[int, ...]:
         """Return the parents of a node, unknown ones too."""
@@ -157,7 +154,7 @@ class Graph:
         nodes.sort(key=self._arrival.__getitem__)
         if not self._ascending:
             orders = [moment.order for moment in self.moments]
-            nodes.sort(key=lambda node: orders[self._moment_of[node]])
+            nodes.sort(key=lambda node: orders[self.moment_numbers[node]])
         return array("i", nodes)
 
     def rank(self) -> array[int]:
@@ -309,7 +306,7 @@ class Graph:
     def upper(self, node: int) -> tuple[int, ...]:
         """Return the known parents of a node without those that close a cycle."""
         parents = self.parents(node)
-        if self.derive("plain", self._is_plain):
+        if not parents or self.derive("plain", self._is_plain):
             return parents
         cut = self.cut()
         return tuple(p for p in parents if self.known[p] and (node, p) not in cut)

@@ -77,7 +77,7 @@ class NetworkLineage(Genealogy):
         as_of: int | None = number
         known = graph.find(network_id)
         if known is not None and known in self._registered:
-            placed = graph.moment_number(known)
+            placed = graph.moment_numbers[known]
             as_of = self._versions.newest(known, self._registered[known], placed, registered, number)
         if as_of is not None:
             self._registered[graph.put(network_id, parents, as_of)] = registered

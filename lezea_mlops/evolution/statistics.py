@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, MutableMapping
+from collections.abc import MutableMapping, Sequence
 from typing import Any
 
 from lezea_mlops._bounded import MAX_KEYS, BoundedTable
@@ -42,17 +42,16 @@ class Acceptance:
         self.best = max(self.best, gain)
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the counts, the rate of the accepted among the decided, and the gain; those only where known."""
+        """Return the counts, and the rate of the accepted among the decided; None while nothing is decided."""
         decided = self.accepted + self.rejected
-        found: dict[str, Any] = {
-            "proposed": decided + self.undecided, "accepted": self.accepted, "rejected": self.rejected,
+        return {
+            "count": decided + self.undecided, "accepted": self.accepted, "rejected": self.rejected,
+            "undecided": self.undecided, "accept_rate": self.accepted / decided if decided else None,
         }  # fmt: skip
-        if decided:
-            found["accept_rate"] = self.accepted / decided
-        if self.gains:
-            mean = number_text(self.total / self.gains)
-            found["gain"] = {"count": self.gains, "mean": mean, "best": self.best}
-        return found
+
+    def gain(self) -> dict[str, Any]:
+        """Return how many gains are known, their mean and the best; there must be one."""
+        return {"count": self.gains, "mean": number_text(self.total / self.gains), "best": self.best}
 
 
 class Figures:
@@ -86,25 +85,27 @@ class Figures:
 
     def as_dict(self) -> dict[str, Any]:
         """Return all counts."""
-        counts = self.all.as_dict()
         by_scope: dict[str, dict[str, Any]] = {}
         for (level, identity), acceptance in self.by_scope.items():
             by_scope.setdefault(level, {})[identity] = acceptance.as_dict()
-        return {
-            "count": counts.pop("proposed"), **counts, "undecided": self.all.undecided,
-            "by_type": {kind: acceptance.as_dict() for kind, acceptance in self.by_type.items()},
+        types = dict(self.by_type.items())
+        return self.all.as_dict() | {
+            "by_type": {kind: acceptance.as_dict() for kind, acceptance in types.items()},
             "by_scope": by_scope,
-        }  # fmt: skip
+            "gain_by_type": {
+                kind: acceptance.gain() for kind, acceptance in types.items() if acceptance.gains
+            },
+        }
 
 
 def _type_name(kind: str | None) -> str:
-    name = str(kind)
+    name = "None" if kind is None else kind
     return name if len(name) <= MAX_TYPE_CHARACTERS else name[: MAX_TYPE_CHARACTERS - 1] + "…"
 
 
-def gain_over(score: float, parents: Iterable[float]) -> float | None:
-    """Return *score* less the best of its parents' scores; None where one of the two is not finite."""
-    best = max((each for each in parents if math.isfinite(each)), default=math.nan)
+def gain_over(score: float, parents: Sequence[float]) -> float | None:
+    """Return *score* less the best finite score of its parents; None where that is not known, or no finite number."""
+    best = parents[0] if len(parents) == 1 else max(filter(math.isfinite, parents), default=math.nan)
     gain = score - best
     return gain if math.isfinite(gain) else None
 

@@ -92,7 +92,7 @@ class ModificationTree(Genealogy):
             as_of: int | None = number
             if (known := graph.find(modification.id)) is not None:
                 as_of = self._versions.newest(
-                    known, content_of(self._modification(known)), graph.moment_number(known),
+                    known, content_of(self._modification(known)), graph.moment_numbers[known],
                     content_of(modification), number,
                 )  # fmt: skip
             if as_of is not None:
@@ -204,22 +204,23 @@ class ModificationTree(Genealogy):
     def statistics(self) -> dict[str, Any]:
         """Return the figures of the tree, computed from what was logged and never from what was said of it.
 
-        ``count``, ``accepted``, ``rejected``, ``undecided`` and ``accept_rate`` (of the decided ones); ``by_type`` and
-        ``by_scope`` (by level and id) with ``proposed``, ``accepted``, ``rejected`` and ``accept_rate``, by type with
-        ``gain`` (count, mean, best) too; ``roots``; ``depth``; ``branching`` (mean and max children of those with
-        children); ``longest_accepted_path`` (the most accepted modifications on a line of parents); ``survivors``,
-        their number. What is not known, such as a rate where nothing is decided, is left out.
+        ``count``, ``accepted``, ``rejected``, ``undecided`` and ``accept_rate`` (of the decided ones, None without
+        any); the same ``by_type``, and ``by_scope`` by level and id; ``gain_by_type`` (count, mean, best); ``roots``;
+        ``depth``; ``branching`` (mean and max children of those with children); ``longest_accepted_path`` (the most
+        accepted modifications on a line of parents); ``survivors``, their number.
         """
         graph, types, scores = self._graph, self._types, self._scores
         figures = Figures(defaultdict(Acceptance), defaultdict(Acceptance))
         nodes = graph.sequence()
-        alike = Counter((self._accepted[node], types[node], graph.moment_number(node)) for node in nodes)
+        alike = Counter(zip(self._accepted, types, graph.moment_numbers, strict=True))
         for (code, kind, moment), count in alike.items():
-            figures.count(_ACCEPTED_OF[code], kind, graph.moments[moment].scope, count)
+            # One that was only named as a parent has no moment.
+            if moment >= 0:
+                figures.count(_ACCEPTED_OF[code], kind, graph.moments[moment].scope, count)
+        upper = graph.upper
         for node in nodes:
-            if (
-                gain := gain_over(scores[node], [scores[parent] for parent in graph.upper(node)])
-            ) is not None:
+            gain = gain_over(scores[node], [scores[parent] for parent in upper(node)])
+            if gain is not None:
                 figures.gained(types[node], gain)
         sizes = graph.family_sizes()
         accepted = bytes(code == 1 for code in self._accepted)

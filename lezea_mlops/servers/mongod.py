@@ -80,7 +80,8 @@ class Mongod(Server):
     name = "mongod"
     title = "MongoDB"
     default_port = 27017
-    start_s = 60.0
+    # It looks for itself at its former port, for up to half a minute where a silent program has that now.
+    start_s = 120.0
     variable = "LEZEA_MONGO_URI"
 
     def __init__(

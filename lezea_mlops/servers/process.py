@@ -14,6 +14,7 @@ from pathlib import Path
 
 import psutil
 
+from lezea_mlops._clock import Deadline
 from lezea_mlops._files import open_private
 from lezea_mlops.errors import LezeaError
 
@@ -21,6 +22,7 @@ HOST = "127.0.0.1"
 # A server that runs for months writes much; what a start finds above this becomes the old log.
 LOG_BYTES = 16 * 2**20
 KILL_S = 10.0
+POLL_S = 0.05
 
 # Linux kills a program that asked for it when its parent ends, however that ends. Between its start and its asking
 # the parent may have gone already.
@@ -91,7 +93,18 @@ def with_descendants(processes: Iterable[psutil.Process]) -> list[psutil.Process
         with contextlib.suppress(psutil.NoSuchProcess):
             # What has ended has no descendants that could be told; they are listed by themselves.
             found |= {member.pid: member for member in (process, *process.children(recursive=True))}
-    return [process for process in found.values() if process.is_running()]
+    return [process for process in found.values() if lives(process)]
+
+
+def lives(process: psutil.Process) -> bool:
+    """Tell whether it has not ended; one that ended may stay listed until its parent takes note, if that ever does."""
+    try:
+        if not process.is_running():
+            return False
+        # Its main thread may be gone, and the others still write.
+        return process.status() not in (psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD) or process.num_threads() > 1
+    except psutil.NoSuchProcess:
+        return False
 
 
 def listens(processes: Iterable[psutil.Process], port: int) -> bool:
@@ -112,7 +125,7 @@ def end(processes: Iterable[psutil.Process], within_s: float) -> bool:
         _signal(process, signal.SIGTERM)
         # One that was stopped would not even end.
         _signal(process, signal.SIGCONT)
-    return kill(psutil.wait_procs(members, within_s)[1])
+    return kill(_left_after(members, within_s))
 
 
 def kill(processes: Iterable[psutil.Process]) -> bool:
@@ -120,7 +133,17 @@ def kill(processes: Iterable[psutil.Process]) -> bool:
     members = with_descendants(processes)
     for process in members:
         _signal(process, signal.SIGKILL)
-    return not psutil.wait_procs(members, KILL_S)[1]
+    return not _left_after(members, KILL_S)
+
+
+def _left_after(processes: Sequence[psutil.Process], within_s: float) -> list[psutil.Process]:
+    """Wait until all have ended, at most *within_s* seconds, and return those that have not."""
+    deadline = Deadline.after(within_s)
+    while (left := [process for process in processes if lives(process)]) and not deadline.passed():
+        psutil.wait_procs(left, POLL_S)
+    # Those that this process started are listed until it takes note.
+    psutil.wait_procs(processes, 0)
+    return left
 
 
 def _signal(process: psutil.Process, number: signal.Signals) -> None:

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 REPLICA_SET = "rs0"
 
 _AUTHENTICATION_FAILED = 18
+_ALREADY_INITIALIZED = 23
 _INVALID_CONFIG = 93
 _NOT_YET_INITIALIZED = 94
 _USER_EXISTS = 51003
@@ -103,9 +104,7 @@ def _make_or_move(client: MongoClient[dict[str, Any]], address: str) -> None:
         client.admin.command("replSetGetStatus")
     except OperationFailure as error:
         if error.code == _NOT_YET_INITIALIZED:
-            client.admin.command(
-                "replSetInitiate", {"_id": REPLICA_SET, "members": [{"_id": 0, "host": address}]}
-            )
+            _make(client, address)
         elif error.code == _INVALID_CONFIG:
             # It remembers itself under another port, and waits for that server for ever.
             config = client.admin.command("replSetGetConfig")["config"]
@@ -113,6 +112,19 @@ def _make_or_move(client: MongoClient[dict[str, Any]], address: str) -> None:
             config["version"] += 1
             client.admin.command("replSetReconfig", config, force=True)
         else:
+            raise
+
+
+def _make(client: MongoClient[dict[str, Any]], address: str) -> None:
+    from pymongo.errors import OperationFailure
+
+    try:
+        client.admin.command(
+            "replSetInitiate", {"_id": REPLICA_SET, "members": [{"_id": 0, "host": address}]}
+        )
+    except OperationFailure as error:
+        # While it still looks whether the server at its former port is itself, it seems to be new.
+        if error.code != _ALREADY_INITIALIZED:
             raise
 
 

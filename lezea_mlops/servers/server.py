@@ -13,6 +13,7 @@ import psutil
 from lezea_mlops._clock import Deadline
 from lezea_mlops._files import make_private_folder
 from lezea_mlops.servers.process import (
+    POLL_S,
     Program,
     ServerEndedError,
     ServerError,
@@ -26,7 +27,6 @@ from lezea_mlops.servers.process import (
     with_descendants,
 )
 
-POLL_S = 0.05
 STOP_S = 20.0
 
 

@@ -29,17 +29,27 @@ FORMAT_VERSION = 1
 
 
 class Envelope:
-    """One record as it travels: type, metadata ``m`` and payload ``p``; unknown parts are kept."""
+    """One record as it travels: type, metadata ``m`` and payload ``p``; unknown parts are kept.
 
-    __slots__ = ("type", "meta", "payload", "version")
+    Attributes:
+        size_bytes: length of the line that it was read from; 0 if it was not read from one.
+    """
+
+    __slots__ = ("type", "meta", "payload", "version", "size_bytes")
 
     def __init__(
-        self, type: str, meta: Mapping[str, Any], payload: Mapping[str, Any], version: int = FORMAT_VERSION
+        self,
+        type: str,
+        meta: Mapping[str, Any],
+        payload: Mapping[str, Any],
+        version: int = FORMAT_VERSION,
+        size_bytes: int = 0,
     ) -> None:
         self.type = type
         self.meta = meta
         self.payload = payload
         self.version = version
+        self.size_bytes = size_bytes
 
     @property
     def seq(self) -> int:
@@ -126,7 +136,7 @@ def decode_line(line: bytes) -> Envelope:
         raise NotARecord("not an envelope: v, t, m.seq, m.ts and p are needed") from None
     if not valid:
         raise NotARecord("not an envelope: a part has the wrong type")
-    return Envelope(ALIASES.get(kind, kind), meta, payload, version)
+    return Envelope(ALIASES.get(kind, kind), meta, payload, version, len(line))
 
 
 def encode_envelope(envelope: Envelope) -> bytes:

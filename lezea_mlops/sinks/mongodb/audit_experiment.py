@@ -56,9 +56,9 @@ class ExperimentAudit:
     ) -> Iterator[Finding]:
         what, (wid, seq) = f"{EXPERIMENTS} {'.'.join(path)}", order[-2:]
         if found is None:
-            yield Finding("missing", what, wid, seq, shown({"": value}), mendable=True)
+            yield Finding("missing", what, wid, seq, shown(value), mendable=True)
         elif order < found[0] <= newest:
             # A record that waits, or was written while this went on, has come already.
             return
-        elif shown({"": found[1]}) != shown({"": value}):
-            yield Finding("altered", what, wid, seq, shown({"": value}), shown({"": found[1]}), mendable=True)
+        elif shown(found[1]) != shown(value):
+            yield Finding("altered", what, wid, seq, shown(value), shown(found[1]), mendable=True)

@@ -124,5 +124,5 @@ def _without_id(document: RawBSONDocument) -> dict[str, Any]:
 
 def shown(value: Any) -> str:
     """Return a document or a value as text for people, of bounded length."""
-    text = json_util.dumps(value)
+    text = json_util.dumps(value, sort_keys=True)
     return text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}…"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -14,9 +14,9 @@ from lezea_mlops.events import Envelope
 from lezea_mlops.sinks.base import Unavailable
 from lezea_mlops.sinks.mongodb.documents import COLLECTIONS, EXPERIMENTS, MODIFICATIONS, documents_of
 from lezea_mlops.sinks.mongodb.experiment import BOOKKEEPING, Experiment
-from lezea_mlops.sinks.mongodb.large import LargeValues
+from lezea_mlops.sinks.mongodb.large import LargeValues, may_be_large
 from lezea_mlops.sinks.mongodb.modifications import ModificationBatches
-from lezea_mlops.sinks.mongodb.writing import Batches, raw
+from lezea_mlops.sinks.mongodb.writing import AnyDocument, Batches, raw
 
 # Beside ``_id``, which every collection has; each further one makes every write slower.
 INDEXES: dict[str, tuple[tuple[str, ...], ...]] = {
@@ -59,15 +59,15 @@ class RunDelivery:
 
     def take(self, records: Sequence[Envelope]) -> None:
         """Write all that *records* bring; again, where it is there already."""
-        batches = Batches(self._database, self._large, self._worker)
-        modifications = ModificationBatches(self._database, self._run_id, self._large, self._worker)
+        batches = Batches(self._database, self._worker)
+        modifications = ModificationBatches(self._database, self._run_id, self._worker)
         changed = False
         with contextlib.ExitStack() as begun:
             # What was begun is waited for, whatever happens.
             begun.callback(batches.finish)
             begun.callback(modifications.finish)
             for record in records:
-                for collection, document in documents_of(record, self._run_id):
+                for collection, document in self._documents(record):
                     if collection == MODIFICATIONS:
                         modifications.add(document)
                     else:
@@ -75,6 +75,13 @@ class RunDelivery:
                 changed = self._experiment.observe(record) or changed
         if changed or not self.is_there:
             self._store_experiment()
+
+    def _documents(self, record: Envelope) -> Iterator[tuple[str, AnyDocument]]:
+        if not may_be_large(record):
+            yield from documents_of(record, self._run_id)
+            return
+        for collection, document in documents_of(record, self._run_id):
+            yield collection, raw(self._large.fitted(document))
 
     def _store_experiment(self) -> None:
         """Write the run's document, unless another write came between."""

@@ -35,7 +35,9 @@ OF_THE_RUN = frozenset({"run_started", "run_finished", "param", "lezea_config", 
 
 COLLECTIONS = (*dict.fromkeys(COLLECTION_OF_TYPE.values()), MODIFICATIONS, OTHER_EVENTS)
 
-_TOP_LEVEL = frozenset({"run_id", "scope", "step"})
+_BESIDE_DATA = frozenset({"step", "scope"})
+_NO_FIELDS: frozenset[str] = frozenset()
+_LARGEST = 2**63 - 1
 _LAST_US = 253_402_300_799_000_000  # the end of the year 9999, where calendars end
 
 
@@ -46,19 +48,21 @@ def moment(ts_us: int) -> datetime:
 
 def record_document(record: Envelope, run_id: str) -> Document:
     """Return the document of a record that is kept as one."""
-    payload, kind = record.payload, record.type
     document = _head(record, run_id, f"{run_id}/{record.wid}/{record.seq}")
-    document["type"] = kind
-    if "step" in payload:
-        document["step"] = to_bson(payload["step"])
-    if "scope" in payload:
-        document["scope"] = to_bson(payload["scope"])
-    numbers = NUMBER_FIELDS.get(kind, ())
-    document["data"] = {
-        to_name(name): to_number(value) if name in numbers else to_bson(value)
-        for name, value in payload.items()
-        if name not in _TOP_LEVEL
-    }
+    document["type"] = record.type
+    numbers = NUMBER_FIELDS.get(record.type, _NO_FIELDS)
+    data: Document = {}
+    for name, value in record.payload.items():
+        # This is done for every field of every record, so the commonest kinds come first.
+        if type(value) is float:
+            data[to_name(name)] = value
+        elif name in numbers:
+            data[name] = to_number(value)
+        elif name in _BESIDE_DATA:
+            document[name] = to_bson(value)
+        elif name != "run_id":
+            data[to_name(name)] = to_bson(value)
+    document["data"] = data
     return document
 
 
@@ -119,13 +123,15 @@ def collections_of(record: Envelope) -> tuple[str, ...]:
 def _head(record: Envelope, run_id: str, identity: str) -> Document:
     """Return the fields that every document begins with."""
     meta = record.meta
-    ts = meta["ts"]
+    seq, ts, att = meta["seq"], meta["ts"], meta.get("att") or 1
+    if not (0 < seq <= _LARGEST and 0 <= ts <= _LAST_US and 0 < att <= _LARGEST):
+        seq, ts, att = to_bson(seq), to_bson(ts), to_bson(att)
     return {
         "_id": identity,
         "run_id": run_id,
         "wid": meta.get("wid") or "main",
-        "seq": to_bson(meta["seq"]),
-        "att": to_bson(meta.get("att") or 1),
-        "ts": to_bson(ts),
-        "at": moment(ts),
+        "seq": seq,
+        "att": att,
+        "ts": ts,
+        "at": moment(meta["ts"]),
     }

@@ -11,7 +11,7 @@ from typing import Any
 import bson
 import gridfs
 
-from lezea_mlops.events import LARGE, encode_json, from_document
+from lezea_mlops.events import LARGE, Envelope, encode_json, from_document
 from lezea_mlops.sinks.mongodb.documents import Document
 from lezea_mlops.sinks.mongodb.values import to_bson
 
@@ -22,6 +22,11 @@ MAX_DOCUMENT_BYTES = 4 * 1024 * 1024
 MIN_MOVED_BYTES = 1024
 HEAD_CHARACTERS = 200
 _STAYS = frozenset({"_id", "run_id", "wid", "seq", "att", "ts", "at", "id", "index", "attempts", "lezea"})
+
+
+def may_be_large(record: Envelope) -> bool:
+    """Tell whether a document of *record* may be larger than it should; BSON takes up to six times a line's bytes."""
+    return not 0 < record.size_bytes <= MAX_DOCUMENT_BYTES // 8
 
 
 class LargeValues:

@@ -12,12 +12,17 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import bson
-from bson.raw_bson import RawBSONDocument
 from pymongo import DeleteOne, ReplaceOne
 
 from lezea_mlops.sinks.mongodb.documents import MODIFICATIONS, Document
-from lezea_mlops.sinks.mongodb.large import LargeValues
-from lezea_mlops.sinks.mongodb.writing import BATCH_DOCUMENTS, RAW, found_raw, insert_new, raw
+from lezea_mlops.sinks.mongodb.writing import (
+    BATCH_DOCUMENTS,
+    RAW,
+    AnyDocument,
+    found_raw,
+    insert_new,
+    raw_of,
+)
 
 _CONTENT = ("id", "parent_ids", "type", "accepted", "score", "target", "params", "data")
 
@@ -28,29 +33,26 @@ class ModificationBatches:
     Args:
         database: a pymongo ``Database``.
         run_id: the experiment id.
-        large: takes what is too large for a document.
         worker: inserts; a thread of its own.
     """
 
-    def __init__(self, database: Any, run_id: str, large: LargeValues, worker: ThreadPoolExecutor) -> None:
+    def __init__(self, database: Any, run_id: str, worker: ThreadPoolExecutor) -> None:
         self._collection = database[MODIFICATIONS]
         self._run_id = run_id
-        self._large = large
         self._worker = worker
         self._seen: set[str] = set()
-        self._batch: list[RawBSONDocument] = []
-        self._again: list[RawBSONDocument] = []
-        self._futures: list[Future[list[RawBSONDocument]]] = []
+        self._batch: list[AnyDocument] = []
+        self._again: list[AnyDocument] = []
+        self._futures: list[Future[list[AnyDocument]]] = []
 
-    def add(self, document: Document) -> None:
+    def add(self, document: AnyDocument) -> None:
         """Take one document, under the plain ``_id`` of its modification."""
-        fitted = raw(self._large.fitted(document))
         identity = document["_id"]
         if identity in self._seen:
-            self._again.append(fitted)
+            self._again.append(document)
             return
         self._seen.add(identity)
-        self._batch.append(fitted)
+        self._batch.append(document)
         if len(self._batch) >= BATCH_DOCUMENTS:
             self._futures.append(self._worker.submit(insert_new, self._collection, self._batch))
             self._batch = []
@@ -70,16 +72,16 @@ class ModificationBatches:
         for start in range(0, len(again), BATCH_DOCUMENTS):
             self._settle(again[start : start + BATCH_DOCUMENTS])
 
-    def _settle(self, again: Sequence[RawBSONDocument]) -> None:
+    def _settle(self, again: Sequence[AnyDocument]) -> None:
         """Give each content of an id its document; those that are there already as they should be stay untouched."""
         there = found_raw(self._collection, {each["_id"] for each in again})
-        open_questions = [each for each in again if each.raw != _raw_of(there.get(each["_id"]))]
+        open_questions = [each for each in again if raw_of(each) != raw_of(there.get(each["_id"]))]
         if not open_questions:
             return
-        by_id: dict[str, list[RawBSONDocument]] = {}
+        by_id: dict[str, list[AnyDocument]] = {}
         for each in open_questions:
             by_id.setdefault(each["id"], []).append(each)
-        stored: dict[str, list[RawBSONDocument]] = {}
+        stored: dict[str, list[AnyDocument]] = {}
         query = {"run_id": self._run_id, "id": {"$in": list(by_id)}}
         for each in self._collection.with_options(RAW).find(query):
             stored.setdefault(each["id"], []).append(each)
@@ -92,14 +94,14 @@ class ModificationBatches:
 
 
 def _changes(
-    stored: Sequence[RawBSONDocument], new: Sequence[RawBSONDocument]
+    stored: Sequence[AnyDocument], new: Sequence[AnyDocument]
 ) -> Iterator[ReplaceOne[Any] | DeleteOne]:
     """Yield what must be written so that the documents of one id are those of all that was logged under it."""
     wanted = settled([*stored, *new])
     there = {each["_id"]: each for each in stored}
     # The one with the plain name last: until then the former one stands under it.
     for identity, document in reversed(wanted.items()):
-        if _raw_of(there.get(identity)) != bson.encode(document):
+        if raw_of(there.get(identity)) != raw_of(document):
             yield ReplaceOne({"_id": identity}, document, upsert=True)
     for identity in there.keys() - wanted.keys():
         yield DeleteOne({"_id": identity})
@@ -132,7 +134,3 @@ def _order(document: Mapping[str, Any]) -> tuple[Any, ...]:
 def content_of(document: Mapping[str, Any]) -> bytes:
     """Return what was logged of a modification, without when, where and by whom, for comparison."""
     return bson.encode({name: document[name] for name in _CONTENT})
-
-
-def _raw_of(document: RawBSONDocument | None) -> bytes | None:
-    return None if document is None else bytes(document.raw)

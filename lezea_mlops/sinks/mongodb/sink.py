@@ -11,6 +11,10 @@ from lezea_mlops.sinks.base import AuditCounts, AuditedJournal, Finding, Run, Un
 from lezea_mlops.sinks.mongodb.connection import address_of, connect, translated_errors
 
 
+# While one batch waits for the server's disk, the next one can be on its way.
+WORKERS = 2
+
+
 class MongoSink:
     """One run in MongoDB: a document for each record, one for each modification, one for the run as a whole.
 
@@ -37,7 +41,7 @@ class MongoSink:
         if self._database is None:
             self._database = connect(self._uri)
         if self._worker is None:
-            self._worker = ThreadPoolExecutor(1, "lezea-mongodb")
+            self._worker = ThreadPoolExecutor(WORKERS, "lezea-mongodb")
         # It imports the driver, which need not be installed where nobody delivers.
         from lezea_mlops.sinks.mongodb.delivery import RunDelivery
 

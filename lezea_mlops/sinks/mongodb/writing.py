@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
+import bson
 from bson.codec_options import CodecOptions
 from bson.raw_bson import RawBSONDocument
 from pymongo import ReplaceOne
 from pymongo.errors import BulkWriteError
-
-from lezea_mlops.sinks.mongodb.documents import Document
-from lezea_mlops.sinks.mongodb.large import LargeValues
 
 # So many documents go at once; the next ones are made while the server takes these.
 BATCH_DOCUMENTS = 1_000
@@ -20,9 +18,20 @@ DUPLICATE_KEY = 11000
 RAW = CodecOptions(document_class=RawBSONDocument)
 
 
+# A document as fields, or as BSON that was made of them to see how large it is.
+AnyDocument = Mapping[str, Any]
+
+
 def raw(content: bytes) -> RawBSONDocument:
     """Return BSON as a document that pymongo sends as it is."""
     return RawBSONDocument(content)
+
+
+def raw_of(document: AnyDocument | None) -> bytes | None:
+    """Return a document as BSON, for comparison; None for none."""
+    if isinstance(document, RawBSONDocument):
+        return bytes(document.raw)
+    return None if document is None else bson.encode(document)
 
 
 class Batches:
@@ -32,21 +41,19 @@ class Batches:
 
     Args:
         database: a pymongo ``Database``.
-        large: takes what is too large for a document.
         worker: inserts; a thread of its own.
     """
 
-    def __init__(self, database: Any, large: LargeValues, worker: ThreadPoolExecutor) -> None:
+    def __init__(self, database: Any, worker: ThreadPoolExecutor) -> None:
         self._database = database
-        self._large = large
         self._worker = worker
-        self._waiting: dict[str, list[RawBSONDocument]] = {}
+        self._waiting: dict[str, list[AnyDocument]] = {}
         self._futures: list[Future[None]] = []
 
-    def add(self, collection: str, document: Document) -> None:
+    def add(self, collection: str, document: AnyDocument) -> None:
         """Take one document."""
         batch = self._waiting.setdefault(collection, [])
-        batch.append(raw(self._large.fitted(document)))
+        batch.append(document)
         if len(batch) >= BATCH_DOCUMENTS:
             del self._waiting[collection]
             self._futures.append(self._worker.submit(self._insert, collection, batch))
@@ -63,13 +70,13 @@ class Batches:
             if error is not None:
                 raise error
 
-    def _insert(self, collection: str, batch: Sequence[RawBSONDocument]) -> None:
+    def _insert(self, collection: str, batch: Sequence[AnyDocument]) -> None:
         twice = insert_new(self._database[collection], batch)
         if twice:
             mend(self._database[collection], twice)
 
 
-def insert_new(collection: Any, batch: Sequence[RawBSONDocument]) -> list[RawBSONDocument]:
+def insert_new(collection: Any, batch: Sequence[AnyDocument]) -> list[AnyDocument]:
     """Insert documents; return those whose ``_id`` is there already.
 
     Raises:
@@ -85,14 +92,14 @@ def insert_new(collection: Any, batch: Sequence[RawBSONDocument]) -> list[RawBSO
     return []
 
 
-def mend(collection: Any, documents: Sequence[RawBSONDocument]) -> None:
+def mend(collection: Any, documents: Sequence[AnyDocument]) -> None:
     """Replace those documents that stand there with other content."""
     wanted = {document["_id"]: document for document in documents}
     there = found_raw(collection, wanted)
     differing: list[ReplaceOne[Any]] = [
         ReplaceOne({"_id": identity}, document, upsert=True)
         for identity, document in wanted.items()
-        if identity not in there or there[identity].raw != document.raw
+        if raw_of(there.get(identity)) != raw_of(document)
     ]
     if differing:
         collection.bulk_write(differing, ordered=False)

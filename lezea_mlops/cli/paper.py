@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from typing import NamedTuple, TypeAlias
 
 import typer
@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.text import Text
 
 # What is drawn where only ASCII can be.
-_ASCII = str.maketrans("●✕■┌├└│─┬┊┄★…×→", "+x?+|`|-+:.*.x>")
+_ASCII = str.maketrans("●✕■┌├└│─┬┊┄★…×→", "+x?,|`|--:.*.x>")
 MOST_CHARACTERS = 48
 
 
@@ -42,11 +42,7 @@ class Paper:
 
     def row(self, *pieces: Piece) -> None:
         """Print one row."""
-        if self.console.is_terminal:
-            line = Text.assemble(*((self._encodable(piece.text), piece.style) for piece in pieces))
-            self.console.print(line, no_wrap=True, overflow="ellipsis")
-        else:
-            typer.echo(self._encodable("".join(piece.text for piece in pieces)).rstrip())
+        self._print([pieces])
 
     def columns(self, rows: Sequence[Sequence[Cell]], right: Iterable[int] = ()) -> None:
         """Print rows whose cells stand below each other; a row of one cell takes no part in that.
@@ -57,20 +53,24 @@ class Paper:
         """
         lengths = [[_length(cell) for cell in row] for row in rows]
         most = max(map(len, rows), default=0)
-        widths = [max((row[i] for row in lengths if len(row) > max(1, i)), default=0) for i in range(most)]
+        widths = [
+            max((row[index] for row in lengths if len(row) > max(1, index)), default=0)
+            for index in range(most)
+        ]
         at_right = set(right)
-        for row, found in zip(rows, lengths, strict=True):
-            if len(row) == 1:
-                self.row(*row[0])
-                continue
-            pieces: list[Piece] = []
-            for index, cell in enumerate(row):
-                if not widths[index]:
-                    continue
-                space = Piece(" " * (widths[index] - found[index]))
-                pieces += [space, *cell] if index in at_right else [*cell, space]
-                pieces.append(Piece("  "))
-            self.row(*pieces)
+        self._print(
+            row[0] if len(row) == 1 else _aligned(row, found, widths, at_right)
+            for row, found in zip(rows, lengths, strict=True)
+        )
+
+    def _print(self, rows: Iterable[Sequence[Piece]]) -> None:
+        if self.console.is_terminal:
+            for row in rows:
+                line = Text.assemble(*((self._encodable(piece.text), piece.style) for piece in row))
+                self.console.print(line, no_wrap=True, overflow="ellipsis")
+        else:
+            lines = ("".join(piece.text for piece in row).rstrip() for row in rows)
+            typer.echo(self._encodable("\n".join(lines)))
 
     def _encodable(self, text: str) -> str:
         if not self._ascii:
@@ -80,3 +80,16 @@ class Paper:
 
 def _length(cell: Cell) -> int:
     return sum(cell_len(piece.text) for piece in cell)
+
+
+def _aligned(
+    row: Sequence[Cell], lengths: Sequence[int], widths: Sequence[int], at_right: Container[int]
+) -> list[Piece]:
+    """Return the pieces of a row, each cell as wide as its column; a column without anything is left out."""
+    pieces: list[Piece] = []
+    for index, cell in enumerate(row):
+        if widths[index]:
+            space = Piece(" " * (widths[index] - lengths[index]))
+            pieces += [space, *cell] if index in at_right else [*cell, space]
+            pieces.append(Piece("  "))
+    return pieces

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-import json
+import sys
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
@@ -23,12 +23,16 @@ from lezea_mlops.cli.genealogies import (
 from lezea_mlops.cli.paper import Cell, Paper, Piece
 from lezea_mlops.cli.runs import JsonOption, RunsDirOption, error_console, usage_errors
 from lezea_mlops.errors import ConfigurationError
+from lezea_mlops.events import encode_json
 from lezea_mlops.evolution import Evolution, ModificationTree, Node
+from lezea_mlops.journal import RunFolder
 from lezea_mlops.reports.forest import NOWHERE, Forest, forest_of
 from lezea_mlops.reports.rows import SIGNS, Drawing, Row
 from lezea_mlops.reports.words import summary, verdicts
 
 LIMIT = 200
+# Without a limit so many rows share the widths of their columns.
+BLOCK = 10_000
 MOST_PARENTS = 3
 HEADINGS = ("modification", "step", "type", "target", "score", "gain")
 AT_RIGHT = (1, 4, 5)
@@ -69,7 +73,7 @@ def tree(
         _check(forms, parts)
         folder, evolution = open_run(run, runs_dir)
         if html is not None:
-            _write_page(evolution, folder.path, html)
+            _write_page(evolution, folder, html)
         elif any(forms.values()):
             _export(evolution.modifications, as_json, as_csv)
         else:
@@ -144,7 +148,7 @@ def _draw(
     drawing = Drawing(forest, favoured, depth=depth, collapse=limit is not None)
     sketch = _Sketch(paper, forest, favoured)
     rows = drawing.rows(first)
-    while block := list(itertools.islice(rows, limit or LIMIT)):
+    while block := list(itertools.islice(rows, limit or BLOCK)):
         paper.columns([*sketch.headings(), *map(sketch.cells, block)], AT_RIGHT)
         if limit is not None:
             break
@@ -232,10 +236,10 @@ def _tell_rest(paper: Paper, sketch: _Sketch, whole: int, is_cut: bool) -> None:
 # ---------------------------------------------------------------------- for others
 
 
-def _write_page(evolution: Evolution, run_dir: Path, file: Path) -> None:
+def _write_page(evolution: Evolution, folder: RunFolder, file: Path) -> None:
     from lezea_mlops.reports.tree_page import title_of, tree_page
 
-    page = tree_page(evolution, title_of(run_dir))
+    page = tree_page(evolution, title_of(folder))
     try:
         file.write_text(page, "utf-8")
     except OSError as error:
@@ -244,9 +248,11 @@ def _write_page(evolution: Evolution, run_dir: Path, file: Path) -> None:
 
 
 def _export(modifications: ModificationTree, as_json: bool, as_csv: bool) -> None:
-    from lezea_mlops.evolution import export
+    from lezea_mlops.evolution.export import to_alife_csv, to_dot, to_node_link
 
     if as_json:
-        typer.echo(json.dumps(export.to_node_link(modifications)))
+        typer.echo(encode_json(to_node_link(modifications)))
     else:
-        typer.echo(export.to_alife_csv(modifications) if as_csv else export.to_dot(modifications), nl=False)
+        sys.stdout.writelines(to_alife_csv(modifications) if as_csv else to_dot(modifications))
+        # A reader that is gone is noticed here, and not when the interpreter ends.
+        sys.stdout.flush()

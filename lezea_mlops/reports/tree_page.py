@@ -13,12 +13,14 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from lezea_mlops.events import RunStarted
+from lezea_mlops.events import ModificationTreeLogged, RunStarted
 from lezea_mlops.evolution import Evolution, ModificationTree, Node
-from lezea_mlops.journal import read_run
+from lezea_mlops.journal import RunFolder, read_run
 from lezea_mlops.reports.forest import Forest, forest_of
 from lezea_mlops.reports.tree_data import tree_data
 from lezea_mlops.reports.words import summary
+from lezea_mlops.runtime.evolution import read_evolution
+from lezea_mlops.runtime.finishers import Made, holds_events
 
 # A browser draws so many at once and stays quick. Of larger trees the page shows a part, and says so.
 MAX_NODES = 20_000
@@ -28,6 +30,17 @@ MAX_PROBLEMS = 50
 
 _PARTS = Path(__file__).with_name("page")
 _SCRIPTS = ("layout.js", "view.js", "page.js")
+
+
+def make(folder: RunFolder) -> list[Made]:
+    """Make the page of a run that has ended; nothing where it logged no modifications. This is a finisher."""
+    if not holds_events(folder, (ModificationTreeLogged.type,)):
+        return []
+    evolution = read_evolution(folder.path)
+    if not len(evolution.modifications):
+        return []
+    page = tree_page(evolution, title_of(folder))
+    return [Made("evolution/tree.html", page.encode(), "modification tree")]
 
 
 def tree_page(evolution: Evolution, title: str, *, max_nodes: int = MAX_NODES) -> str:
@@ -53,12 +66,11 @@ def tree_page(evolution: Evolution, title: str, *, max_nodes: int = MAX_NODES) -
     )  # fmt: skip
 
 
-def title_of(run_dir: Path) -> str:
+def title_of(folder: RunFolder) -> str:
     """Return what a page of this run is called: its experiment's name, and its id."""
-    name = next(
-        (r.payload.get("experiment_name") for r in read_run(run_dir) if r.type == RunStarted.type), None
-    )
-    return f"{name}, run {run_dir.name}" if isinstance(name, str) else f"Run {run_dir.name}"
+    began = next((record for record in read_run(folder.path) if record.type == RunStarted.type), None)
+    name = None if began is None else began.payload.get("experiment_name")
+    return f"{name}, run {folder.run_id}" if isinstance(name, str) else f"Run {folder.run_id}"
 
 
 def _part(name: str) -> str:

@@ -84,10 +84,10 @@ class Page {
     tip.style.top = `${y + 18 + box.height > around.height ? Math.max(0, y - box.height - 10) : y + 18}px`;
   }
 
-  #summary(i) {
-    const { tree } = this, parts = [tree.type[i], tree.verdict[i]];
-    if (tree.score[i] !== null) parts.push(`score ${shown(tree.score[i])}`);
-    if (tree.gain[i] !== null) parts.push(`gain ${signed(tree.gain[i])}`);
+  #summary(i, verdict = true) {
+    const { tree } = this, parts = [tree.type[i], verdict ? tree.verdict[i] : null];
+    const gain = tree.gain[i] === null ? "" : ` (${signed(tree.gain[i], 2)})`;
+    if (tree.score[i] !== null) parts.push(`score ${shown(tree.score[i])}${gain}`);
     return parts.filter((part) => part !== null).join(" · ");
   }
 
@@ -143,7 +143,7 @@ class Page {
     if (cut) list.append(element("li", `${cut} before these`));
     for (const each of line.slice(cut)) {
       const item = element("li");
-      item.append(this.#buttons([each]), this.#summary(each));
+      item.append(this.#buttons([each]), this.#summary(each, false));
       list.append(item);
     }
   }

@@ -66,13 +66,21 @@ class TreeView {
     this.y = atY - ((atY - this.y) / this.scaleY) * y;
     this.scaleX = x;
     this.scaleY = y;
+    this.#letGo();
     this.draw();
   }
 
   pan(x, y) {
     this.x += x;
     this.y += y;
+    this.#letGo();
     this.draw();
+  }
+
+  // What was under the pointer is elsewhere now.
+  #letGo() {
+    this.hovered = -1;
+    this.told.hovered(-1);
   }
 
   at(i) {
@@ -129,10 +137,11 @@ class TreeView {
     context.setTransform(ratio, 0, 0, ratio, 0, 0);
     context.clearRect(0, 0, this.width, this.height);
     const { visible, into } = this.#inView();
-    this.#axis();
+    const labels = this.#axis();
     this.#edges(into);
     this.#nodes(visible);
-    this.#labels(visible);
+    this.#names(visible);
+    this.#steps(labels);
   }
 
   #inView() {
@@ -156,36 +165,44 @@ class TreeView {
     return { visible, into };
   }
 
+  // Draws a line for each step that there is room to name, and returns which these are.
   #axis() {
-    const { context } = this;
-    context.fillStyle = this.colour("muted");
+    const { context } = this, labels = [];
     context.font = "11px system-ui, sans-serif";
-    context.textAlign = "center";
-    context.textBaseline = "middle";
-    context.textAlign = "left";
-    context.fillText("step", 4, AXIS_PX / 2);
-    context.textAlign = "center";
+    context.strokeStyle = this.colour("grid");
+    context.lineWidth = 1;
+    context.beginPath();
     let free = 34;
     for (const [step, column] of this.place.steps) {
       const x = this.x + column * this.scaleX, text = String(step), half = context.measureText(text).width / 2;
       if (x - half < free || x > this.width) continue;
       free = x + half + 24;
-      context.strokeStyle = this.colour("grid");
-      context.lineWidth = 1;
-      context.beginPath();
-      context.moveTo(Math.round(x) + 0.5, AXIS_PX);
+      labels.push([text, x]);
+      context.moveTo(Math.round(x) + 0.5, 0);
       context.lineTo(Math.round(x) + 0.5, this.height);
-      context.stroke();
-      context.fillText(text, x, AXIS_PX / 2);
     }
+    context.stroke();
+    return labels;
+  }
+
+  #steps(labels) {
+    const { context } = this;
+    context.fillStyle = this.colour("surface");
+    context.fillRect(0, 0, this.width, AXIS_PX);
+    context.fillStyle = this.colour("muted");
+    context.textBaseline = "middle";
+    context.textAlign = "left";
+    context.fillText("step", 4, AXIS_PX / 2);
+    context.textAlign = "center";
+    for (const [text, x] of labels) context.fillText(text, x, AXIS_PX / 2);
   }
 
   #edges(into) {
     const { tree } = this, search = this.matches.size > 0;
     this.#stroke(into.filter((i) => tree.verdict[i] === "rejected"), "edge-rejected", 1);
     this.#stroke(into.filter((i) => tree.verdict[i] !== "rejected"), search ? "edge-rejected" : "edge", 1.4);
-    this.#stroke(into.filter((i) => tree.champions.has(i)), "champion", 4);
-    this.#stroke(into.filter((i) => this.line.has(i)), "selected", 2);
+    this.#stroke(into.filter((i) => tree.champions.has(i)), "champion", 7);
+    this.#stroke(into.filter((i) => this.line.has(i)), "selected", 2.5);
     this.#otherParents();
   }
 
@@ -278,11 +295,12 @@ class TreeView {
     this.context.stroke();
   }
 
-  #labels(visible) {
+  #names(visible) {
     if (this.scaleX < 90 || this.scaleY < 22) return;
     const { context, tree } = this, room = Math.floor((this.scaleX - 26) / 6);
     context.font = "11px system-ui, sans-serif";
     context.textAlign = "left";
+    context.textBaseline = "middle";
     context.fillStyle = this.colour("text");
     for (const i of visible) {
       const [x, y] = this.at(i), text = tree.type[i] || tree.id[i];

@@ -27,6 +27,10 @@ PROGRAMS = {
         OURS[:1] * 3,
     ),
     "memory.py": (["--events", "1000"], ["20,000", "1,000"]),
+    "modifications.py": (
+        ["--generations", "3", "--size", "100"],
+        ["whole", "long ids", "no id", "lean", "network", "individual", "limit", "a line of 30", "children of 300"],
+    ),
     "read.py": (["--events", "1000"], ["read_run", "limit"]),
     "start.py": (["--runs", "1"], ["a bare interpreter, start to exit", "`end()`, all being delivered"]),
     "throughput.py": (["--steps", "100", "--rounds", "1"], ["bare", "sync", "live"]),

@@ -1,5 +1,6 @@
 """Evolution as what it is: modifications, populations, lineage. Pure functions and streaming aggregates."""
 
+from lezea_mlops.evolution.export import to_alife_csv, to_dot, to_node_link
 from lezea_mlops.evolution.folds import Folds
 from lezea_mlops.evolution.genealogy import Problem
 from lezea_mlops.evolution.graph import Moment
@@ -24,6 +25,9 @@ __all__ = [
     "StreamingStatistics",
     "scope_name",
     "scores_by_individual",
+    "to_alife_csv",
+    "to_dot",
+    "to_node_link",
     "tree_statistics",
     "with_ids",
 ]

@@ -62,6 +62,7 @@ THIRD_PARTY: dict[str, set[str]] = {
     "sinks/mongodb/audit_piece.py": {"bson"},
     "sinks/mongodb/connection.py": {"bson", "pymongo"},
     "sinks/mongodb/delivery.py": {"pymongo"},
+    "sinks/mongodb/experiment.py": {"bson"},
     "sinks/mongodb/large.py": {"bson", "gridfs"},
     "sinks/mongodb/modifications.py": {"bson", "pymongo"},
     "sinks/mongodb/values.py": {"bson"},

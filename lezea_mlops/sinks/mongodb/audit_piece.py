@@ -66,7 +66,8 @@ class Piece:
         for identity, logged in self._modifications.items():
             stored = there.get(identity, [])
             yield from _doubled(identity, stored)
-            for document in logged:
+            # What was logged again unchanged is one document.
+            for document in {content_of(each): each for each in reversed(logged)}.values():
                 found = _of_content(document, stored) or _of_place(document, stored)
                 # The same content of another record stands for this one too.
                 if found is None or _place(found) == _place(document):

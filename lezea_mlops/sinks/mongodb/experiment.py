@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+import bson
+
 from lezea_mlops.events import Envelope, from_document
 from lezea_mlops.sinks.mongodb.documents import Document, moment
 from lezea_mlops.sinks.mongodb.values import NUMBER_FIELDS, to_bson, to_name, to_number
@@ -47,7 +49,8 @@ class Experiment:
         changed = False
         for path, order, value in said_of_the_run(record):
             known = self._values.get(path)
-            if known is None or known[0] < order:
+            # Of the very same record the journal is right, not what a person wrote over it.
+            if known is None or known[0] < order or (known[0] == order and _differ(known[1], value)):
                 self._values[path] = (order, value)
                 changed = True
         return changed
@@ -85,6 +88,11 @@ class Experiment:
                 return
             place = place[to_name(name)]
         self._values[path] = (order, place)
+
+
+def _differ(one: Any, other: Any) -> bool:
+    """Tell whether two values are stored differently; NaN is stored as NaN."""
+    return bson.encode({"": one}) != bson.encode({"": other})
 
 
 def said_of_the_run(record: Envelope) -> Iterator[tuple[Path, Order, Any]]:

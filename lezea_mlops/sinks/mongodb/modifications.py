@@ -97,7 +97,9 @@ def _changes(
     stored: Sequence[AnyDocument], new: Sequence[AnyDocument]
 ) -> Iterator[ReplaceOne[Any] | DeleteOne]:
     """Yield what must be written so that the documents of one id are those of all that was logged under it."""
-    wanted = settled([*stored, *new])
+    # The journal is right where a stored document of the very same place says something else.
+    again = {_order(each) for each in new}
+    wanted = settled([*(each for each in stored if _order(each) not in again), *new])
     there = {each["_id"]: each for each in stored}
     # The one with the plain name last: until then the former one stands under it.
     for identity, document in reversed(wanted.items()):

@@ -10,7 +10,6 @@ from lezea_mlops.events import Envelope
 from lezea_mlops.sinks.base import AuditCounts, AuditedJournal, Finding, Run, Unavailable
 from lezea_mlops.sinks.mongodb.connection import address_of, connect, translated_errors
 
-
 # While one batch waits for the server's disk, the next one can be on its way.
 WORKERS = 2
 
@@ -50,7 +49,7 @@ class MongoSink:
         if state.get("begun") and not self._delivery.is_there:
             raise Unavailable(
                 f"the run {run.run_id} is not in MongoDB at {self.destination} any more: somebody deleted it. "
-                f"`lezea sync --recreate {run.run_id}` delivers it anew",
+                f"`lezea sync --recreate --to mongodb {run.run_id}` delivers it anew",
                 "removed",
             )
         self._begun = self._delivery.is_there

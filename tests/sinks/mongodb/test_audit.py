@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 from pymongo.database import Database
 
+from lezea_mlops.config import load_settings
+from lezea_mlops.runtime.replay import Order, deliver_run
 from tests.sinks.mongodb.place import RUN, Place, place
 
 __all__ = ["place"]
@@ -112,6 +114,12 @@ def test_a_run_that_was_deleted_is_noticed_and_delivered_anew_on_request(deliver
     delivered.log("comment", text="later")
     health = delivered.ship().health
     assert (health.state, health.failures["removed"]) == ("removed", 1)
-    assert "lezea sync --recreate run-1" in str(health.last_error)
+    assert "`lezea sync --recreate --to mongodb run-1`" in str(health.last_error)
+    # Steps, trees, modifications, comments, and the run's own document.
     findings, _ = delivered.audit()
-    assert len([finding for finding in findings if finding.kind == "missing"]) == 3 + 2 + 4 + 2 + 1
+    assert len([finding for finding in findings if finding.kind == "missing"]) == 3 + 2 + 3 + 2 + 1
+    order = Order(sinks=["mongodb"], recreate=True)
+    settings = load_settings({"mongo_uri": delivered.uri, "runs_dir": delivered.folder.path.parent}, {})
+    [report] = deliver_run(delivered.folder, settings, order)
+    assert report.error is None
+    assert delivered.audit()[0] == []

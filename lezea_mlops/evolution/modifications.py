@@ -260,7 +260,7 @@ class ModificationCounts:
         for modification in modifications:
             if isinstance(modification, Mapping):
                 self._count(modification)
-        for pair in set(scope):
+        for pair in set(scope) if self.proposed > proposed else ():
             counts = self._by_scope[pair]
             counts[0] += self.proposed - proposed
             counts[1] += self.accepted - accepted

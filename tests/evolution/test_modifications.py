@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lezea_mlops.events import number_text, read_modification
+from lezea_mlops.evolution import ModificationTree
 from lezea_mlops.evolution.modifications import ModificationCounts, tree_statistics, type_name, with_ids
 from lezea_mlops.journal import read_run
 from lezea_mlops.tracker import ExperimentTracker
@@ -188,6 +189,59 @@ def test_without_cycles_the_depth_is_that_of_the_longest_line(parents: list[set[
     modifications = with_ids([{"id": n, "parent_ids": several} for n, several in enumerate(above)], "m")
     for order in (modifications, modifications[::-1]):
         assert tree_statistics(order)["depth"] == max(longest, default=0)
+
+
+TREES = st.lists(
+    st.fixed_dictionaries(
+        {"parent_ids": st.lists(st.integers(0, 11), max_size=3)},
+        optional={
+            "type": st.sampled_from(["widen", "prune"]), "op": st.just("mix"), "accepted": st.booleans() | st.none(),
+            "score": st.sampled_from([0, 0.5, -1.0, {"$num": "NaN"}, "high"]),
+        },
+    ),
+    max_size=12,
+)  # fmt: skip
+
+
+@given(TREES)
+def test_the_figures_of_a_call_are_those_that_are_read_from_its_journal(
+    given_items: list[dict[str, Any]],
+) -> None:
+    """Whoever counts, while logging or afterwards, comes to the same numbers, of size, depth, acceptance and gain."""
+    for number, item in enumerate(given_items):
+        item |= {"id": number, "parent_ids": [p for p in item["parent_ids"] if p < number]}
+    modifications = with_ids(given_items, "m")
+    scope = (("builder", "1"),)
+    tree = ModificationTree()
+    for item in modifications:
+        tree.add(read_modification(item, ""), step=1, scope=scope, ts=1, order=(1, 1, "main", 1))
+    counts = ModificationCounts()
+    counts.observe({"modifications": modifications}, scope)
+    read, computed, live = tree.statistics(), tree_statistics(modifications), counts.as_dict()
+    for name in ("count", "roots", "depth"):
+        assert computed[name] == read[name]
+    assert computed["max_children"] == read["branching"]["max"]
+    assert computed["root_ids"] == list(tree.roots())
+    for name in ("accepted", "rejected", "accept_rate"):
+        assert computed.get(name) == (read[name] if read["accept_rate"] is not None else None)
+    assert (live["proposed"], live["accepted"], live["undecided"]) == (
+        read["count"], read["accepted"], read["undecided"],
+    )  # fmt: skip
+    by_type = {
+        kind: {"proposed": found["count"], "accepted": found["accepted"]}
+        for kind, found in read["by_type"].items()
+    }
+    assert computed["by_type"] == by_type
+    gains = {kind: found.pop("gain") for kind, found in live["by_type"].items() if "gain" in found}
+    assert live["by_type"] == by_type
+    assert gains == read["gain_by_type"]
+    assert live["by_scope"] == {
+        level: {
+            identity: {"proposed": found["count"], "accepted": found["accepted"]}
+            for identity, found in ids.items()
+        }
+        for level, ids in read["by_scope"].items()
+    }
 
 
 @given(st.dictionaries(st.sampled_from("abcdef"), st.lists(st.sampled_from("abcdef"), max_size=4)))

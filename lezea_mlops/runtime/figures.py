@@ -194,9 +194,7 @@ class RunFigures:
             "events": everything["events"],
             "last_step": self.series.last_step(),
             "metrics": {name: m["last"] for name, m in metrics.items() if "last" in m},
-            "modifications": {
-                name: everything["modifications"][name] for name in ("proposed", "accepted", "undecided")
-            },
+            "modifications": {name: everything["modifications"][name] for name in ("proposed", "accepted")},
             "population": everything["population"],
             "resources": everything["resources"]["total"],
             "costs": everything["costs"],

@@ -22,6 +22,7 @@ PROGRAMS = {
         ["--steps", "50", "--pairs", "1", "--seconds", "1", "--trackers", "nobody", "lezea", "lezea-thread"],
         ["nobody", *OURS],
     ),
+    "lineage.py": (["--quick"], ["limit", "`read_evolution`", "`lineage`", "`ancestors`", "`StreamingStatistics`"]),
     "loss.py": (
         ["--kills", "2", "--peer-kills", "1", "--peer-within-s", "0.05", "--trackers", "lezea"],
         OURS[:1] * 3,

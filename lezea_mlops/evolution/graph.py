@@ -76,17 +76,18 @@ class Graph:
         """Make a node known, with these parents (each once), as of this moment, and return its number."""
         if self._derived:
             self._derived = {}
-        numbers = self._numbers
+        numbers, number = self._numbers, self._number
         node = numbers.get(node_id, _NONE)
         if node < 0:
-            node = self._number(node_id)
-        first = _NONE
-        if parent_ids:
+            node = number(node_id)
+        if not parent_ids:
+            first = _NONE
+        else:
             first = numbers.get(parent_ids[0], _NONE)
             if first < 0:
-                first = self._number(parent_ids[0])
+                first = number(parent_ids[0])
         if len(parent_ids) > 1:
-            self._further[node] = tuple(map(self._number, parent_ids[1:]))
+            self._further[node] = tuple(map(number, parent_ids[1:]))
         elif self.known[node]:
             self._further.pop(node, None)
         self._first[node] = first
@@ -100,9 +101,9 @@ class Graph:
 
     def _number(self, node_id: str) -> int:
         """Return the number of an id, given now if it is new."""
-        number = self._numbers.get(node_id)
-        if number is None:
-            number = self._numbers[node_id] = len(self.ids)
+        new = len(self.ids)
+        number = self._numbers.setdefault(node_id, new)
+        if number == new:
             self.ids.append(node_id)
             self.known.append(0)
             self._first.append(_NONE)

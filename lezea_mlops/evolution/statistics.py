@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import MutableMapping, Sequence
+from collections.abc import Iterable, MutableMapping, Sequence
 from typing import Any
 
 from lezea_mlops._bounded import MAX_KEYS, BoundedTable
@@ -137,12 +137,16 @@ class _Remembered:
         "score",
     )
 
-    def __init__(self) -> None:
-        self.accepted = self.built_on = False
-        self.depth = self.accepted_line = self.children = self.fingerprint = 0
+    def __init__(self, accepted: bool, score: float, fingerprint: int, parents: list[str]) -> None:
+        self.accepted, self.score, self.fingerprint = accepted, score, fingerprint
         # By id: objects would keep their own parents, and so on up to the first, after these were forgotten.
-        self.parents: list[str] = []
-        self.score = math.nan
+        self.parents = parents
+        self.built_on = False
+        self.depth = self.accepted_line = self.children = 0
+
+
+def _nothing() -> _Remembered:
+    return _Remembered(False, math.nan, 0, [])
 
 
 class StreamingStatistics:
@@ -161,7 +165,8 @@ class StreamingStatistics:
         """
         self._types: BoundedTable[str, Acceptance] = BoundedTable(Acceptance, limit)
         self._scopes: BoundedTable[tuple[str, str], Acceptance] = BoundedTable(Acceptance, limit)
-        self._nodes: BoundedTable[str, _Remembered] = BoundedTable(_Remembered, limit)
+        # Only asked for what is in it.
+        self._nodes: BoundedTable[str, _Remembered] = BoundedTable(_nothing, limit)
         self._figures = Figures(self._types, self._scopes)
         self._roots = self._depth = self._survivors = self._longest = 0
         self._links = self._parents = self._most = 0
@@ -170,46 +175,54 @@ class StreamingStatistics:
     def observe(self, record: Envelope) -> None:
         """Take a record; those that hold no modifications change nothing."""
         if record.type == ModificationTreeLogged.type:
-            scope = moment_of(record).scope
-            for modification in modifications_of(record):
-                self.add(modification, scope)
+            self.add_all(modifications_of(record), moment_of(record).scope)
 
-    def add(self, modification: Modification, scope: ScopePairs) -> None:
-        """Take a modification as it was logged, in these scopes."""
+    def add_all(self, modifications: Iterable[Modification], scope: ScopePairs) -> None:
+        """Take modifications as they were logged in these scopes."""
+        counts: dict[tuple[bool | None, str | None], int] = {}
+        for modification in modifications:
+            if self._is_new(modification):
+                alike = (modification.accepted, modification.type)
+                counts[alike] = counts.get(alike, 0) + 1
+        for (accepted, kind), count in counts.items():
+            self._figures.count(accepted, kind, scope, count)
+
+    def _is_new(self, modification: Modification) -> bool:
+        """Take a modification, but for what is counted by verdict, type and scope, unless its id came before."""
+        name, parent_ids, kind, accepted, *_ = modification
         nodes, fingerprint = self._nodes, hash(content_of(modification))
-        if modification.id in nodes:
-            self._partial = self._partial or nodes[modification.id].fingerprint != fingerprint
-            return
-        accepted = modification.accepted
-        self._figures.count(accepted, modification.type, scope)
-        known = [parent for parent in modification.parent_ids if parent in nodes]
+        if name in nodes:
+            self._partial = self._partial or nodes[name].fingerprint != fingerprint
+            return False
+        known = [parent for parent in parent_ids if parent in nodes]
         above = [nodes[parent] for parent in known]
-        own = _Remembered()
-        own.fingerprint, own.accepted, own.score = fingerprint, accepted is True, score_of(modification)
-        own.parents = known
-        own.depth = 1 + max((each.depth for each in above), default=0)
-        own.accepted_line = own.accepted + max((each.accepted_line for each in above), default=0)
+        own = _Remembered(accepted is True, score_of(modification), fingerprint, known)
         self._place(own, above)
         if (gain := gain_over(own.score, [each.score for each in above])) is not None:
-            self._figures.gained(modification.type, gain)
+            self._figures.gained(kind, gain)
         if own.accepted:
             self._survivors += 1
             self._build_on(known)
-        if len(modification.id) <= MAX_ID_CHARACTERS:
-            nodes[modification.id] = own
+        if len(name) <= MAX_ID_CHARACTERS:
+            nodes[name] = own
         else:
             self._partial = True
+        return True
 
     def _place(self, own: _Remembered, above: list[_Remembered]) -> None:
         """Count what the place of a new modification says of the tree."""
         self._roots += not above
-        self._depth = max(self._depth, own.depth)
-        self._longest = max(self._longest, own.accepted_line)
         self._links += len(above)
         for parent in above:
             self._parents += not parent.children
             parent.children += 1
             self._most = max(self._most, parent.children)
+            own.depth = max(own.depth, parent.depth)
+            own.accepted_line = max(own.accepted_line, parent.accepted_line)
+        own.depth += 1
+        own.accepted_line += own.accepted
+        self._depth = max(self._depth, own.depth)
+        self._longest = max(self._longest, own.accepted_line)
 
     def _build_on(self, waiting: list[str]) -> None:
         """Mark all that an accepted modification builds on, each once in its life."""

@@ -86,27 +86,28 @@ class ModificationTree(Genealogy):
 
     def add_all(self, modifications: Iterable[Modification], moment: Moment) -> None:
         """Take the modifications of one record, in their order."""
+        if len(self._shared) > _MAX_SHARED:
+            self._shared.clear()
         graph = self._graph
-        number = graph.moment(moment)
+        number, find, put, keep = graph.moment(moment), graph.find, graph.put, self._keep
         for modification in modifications:
             as_of: int | None = number
-            if (known := graph.find(modification.id)) is not None:
+            if (known := find(modification[0])) is not None:
                 as_of = self._versions.newest(
                     known, content_of(self._modification(known)), graph.moment_numbers[known],
                     content_of(modification), number,
                 )  # fmt: skip
             if as_of is not None:
-                self._keep(graph.put(modification.id, modification.parent_ids, as_of), modification)
+                keep(put(modification[0], modification[1], as_of), modification)
 
     def _keep(self, node: int, modification: Modification) -> None:
         if len(self._graph.ids) > len(self._types):
             self._make_room(len(self._graph.ids) - len(self._types))
-        kind, target, score = modification.type, modification.target, modification.score
-        params, data = modification.params, modification.data
-        share = self._share
-        self._accepted[node] = _CODE_OF[modification.accepted]
-        self._types[node] = None if kind is None else share(kind)
-        self._targets[node] = None if target is None else share(target)
+        _, _, kind, accepted, score, target, params, data = modification
+        share = self._shared.setdefault
+        self._accepted[node] = _CODE_OF[accepted]
+        self._types[node] = None if kind is None else share(kind, kind)
+        self._targets[node] = None if target is None else share(target, target)
         if score is None or (type(score) is float and isfinite(score)):
             self._scores[node] = nan if score is None else score
             self._rest[node] = encode_json((params, data)) if data or params is not None else None
@@ -116,17 +117,17 @@ class ModificationTree(Genealogy):
             self._rest[node] = encode_json((params, data, told))
 
     def _make_room(self, count: int) -> None:
+        if count == 1:
+            self._accepted.append(_UNDECIDED)
+            self._scores.append(nan)
+            self._types.append(None)
+            self._targets.append(None)
+            self._rest.append(None)
+            return
         self._accepted.extend(b"\2" * count)
         self._scores.extend((nan,) * count)
         for texts in (self._types, self._targets, self._rest):
             texts.extend((None,) * count)
-
-    def _share(self, text: str) -> str:
-        """Return *text* as it was kept before, so that equal texts are one."""
-        shared = self._shared
-        if len(shared) >= _MAX_SHARED:
-            shared.clear()
-        return shared.setdefault(text, text)
 
     # ------------------------------------------------------------------ nodes
 

@@ -17,7 +17,7 @@ def streamed(logged: list[Logged], limit: int = 1_000) -> dict[str, Any]:
     """Return what one pass over the modifications says of them."""
     statistics = StreamingStatistics(limit)
     for modification, scope, _ in logged:
-        statistics.add(modification, scope)
+        statistics.add_all([modification], scope)
     return statistics.as_dict()
 
 

@@ -27,6 +27,8 @@ MOST_PROBLEMS = 10
 MOST_NAMES = 5
 # Comparing letter by letter is slow; so many names are.
 MOST_COMPARED = 20_000
+# Of the letters of two names that are nearly the same, this share is.
+LIKENESS = 0.5
 # Of two names of so many characters more or less, neither is a slip of the other.
 MOST_SLIPS = 3
 
@@ -58,7 +60,9 @@ def nearest(name: str, names: Sequence[str]) -> list[str]:
     """Return the names that *name* begins, then those that differ from it in a few letters."""
     begun = itertools.islice((each for each in names if each.startswith(name)), MOST_NAMES)
     similar = (each for each in names if abs(len(each) - len(name)) <= MOST_SLIPS)
-    close = difflib.get_close_matches(name, list(itertools.islice(similar, MOST_COMPARED)), MOST_NAMES)
+    close = difflib.get_close_matches(
+        name, list(itertools.islice(similar, MOST_COMPARED)), MOST_NAMES, LIKENESS
+    )
     return list(dict.fromkeys([*begun, *close]))[:MOST_NAMES]
 
 

@@ -82,7 +82,7 @@ def _digest(text: str) -> str:
 
 
 def _escaped(text: str) -> str:
-    """Return a text as markup; half a character, which a foreign journal may hold, cannot be encoded."""
+    """Return a text as markup; the name of a folder may hold what cannot be encoded."""
     return html.escape(text.encode("utf-8", "replace").decode())
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from lezea_mlops._bounded import BoundedTable
 from lezea_mlops.events import MAX_LINE_BYTES, ModificationTreeLogged, ScopePairs, encode_json
 from lezea_mlops.evolution import tree_statistics, with_ids
-from lezea_mlops.runtime.call import BadInput, Call
+from lezea_mlops.runtime.call import BadInput, Call, shorten
 
 # Half a line: statistics and scopes need room too.
 MAX_PART_BYTES = MAX_LINE_BYTES // 2
@@ -109,14 +109,11 @@ def _parts(call: Call, modifications: Modifications) -> Sequence[Modifications]:
     """Cut *modifications* into parts whose JSON fits a line each."""
     if len(encode_json(modifications)) <= MAX_PART_BYTES:
         return [modifications]
-    slim = [
-        item if len(encode_json(item)) <= MAX_PART_BYTES else _slim(call, index, item)
-        for index, item in enumerate(modifications)
-    ]
+    slim = [item if len(encode_json(item)) <= MAX_PART_BYTES else _slim(call, item) for item in modifications]
     return split_by_size(slim, MAX_PART_BYTES)
 
 
-def _slim(call: Call, index: int, modification: Mapping[str, Any]) -> Mapping[str, Any]:
+def _slim(call: Call, modification: Mapping[str, Any]) -> Mapping[str, Any]:
     """Move the largest values of a modification to blobs, if so it fits a line; else return it as it is."""
     sizes = {name: len(encode_json(value)) for name, value in modification.items() if name not in _IDENTITY}
     largest = sorted(sizes, key=lambda name: sizes[name], reverse=True)[:MAX_VALUES_MOVED]
@@ -129,7 +126,7 @@ def _slim(call: Call, index: int, modification: Mapping[str, Any]) -> Mapping[st
     if size > MAX_PART_BYTES:
         return modification
     for name in [name for name in slim if slim[name] is None and modification[name] is not None]:
-        place = f"modifications[{index}][{name!r}]"
+        place = f"modifications[{shorten(modification['id'])}][{shorten(name)}]"
         slim[name] = call.converted(place, modification[name], call.cleaner.stored)
     return slim
 

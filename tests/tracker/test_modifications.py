@@ -385,8 +385,8 @@ def test_a_large_value_that_cannot_be_stored_is_set_aside_alone(tracker: Experim
     assert ids == ["m"]
     assert the_tree(tracker) == [{"id": "m", "score": 0.5, "params": None, "parent_ids": []}]
     ((argument, reason),) = aside(tracker)
-    assert argument == "modifications[0]['params']"
-    assert "Error" in reason
+    assert argument == "modifications['m']['params']"
+    assert reason.startswith("raised NotADirectoryError")
 
 
 @pytest.mark.parametrize("newest_first", [False, True])

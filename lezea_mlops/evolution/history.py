@@ -10,6 +10,7 @@ from lezea_mlops.events import (
     ModificationTreeLogged,
     NetworkRegistered,
     PopulationLogged,
+    as_id,
 )
 from lezea_mlops.evolution.genealogy import Problem
 from lezea_mlops.evolution.networks import NetworkLineage
@@ -42,6 +43,8 @@ class Evolution:
             self._observe_tree(record)
         elif record.type == NetworkRegistered.type:
             self.networks.register(record.payload, moment_of(record))
+            if as_id(record.payload.get("network_id")) is None:
+                self._misses(record, "", "registers a network without an id")
         elif record.type == PopulationLogged.type:
             self.networks.observe_population(record.payload, moment_of(record))
 

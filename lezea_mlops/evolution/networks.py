@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import math
 from array import array
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, ClassVar, NamedTuple
 
-from lezea_mlops.events import as_id, as_number
+from lezea_mlops.events import as_id, as_number, encode_json
 from lezea_mlops.evolution.genealogy import Genealogy
 from lezea_mlops.evolution.graph import Moment
 
@@ -21,6 +22,7 @@ class Network(NamedTuple):
         parent_ids: the networks it came from.
         generation: the generation of its birth: as registered, else the first in which it lived; None if unknown.
         registered: whether it was registered, or only appeared in a population.
+        data: all else that was registered of it by name, such as ``architecture`` and ``metadata``.
     """
 
     id: str
@@ -28,6 +30,7 @@ class Network(NamedTuple):
     parent_ids: tuple[str, ...]
     generation: int | None
     registered: bool
+    data: Mapping[str, Any]
 
 
 class _Snapshot(NamedTuple):
@@ -41,9 +44,11 @@ class _Registered(NamedTuple):
     network_type: str | None
     parent_ids: tuple[str, ...]
     generation: int | None
+    rest: bytes | None
 
 
-_UNREGISTERED = _Registered(None, (), None)
+_UNREGISTERED = _Registered(None, (), None, None)
+_UNDERSTOOD = frozenset({"run_id", "scope", "network_id", "network_type", "parent_ids", "generation"})
 
 
 class NetworkLineage(Genealogy):
@@ -64,7 +69,7 @@ class NetworkLineage(Genealogy):
     # ------------------------------------------------------------------ building
 
     def register(self, fields: Mapping[str, Any], moment: Moment) -> None:
-        """Take a network as it was registered; one without an id is no network, and is passed over."""
+        """Take a network as it was registered; one without an id is none, and is passed over."""
         network_id = as_id(fields.get("network_id"))
         if network_id is None:
             return
@@ -72,7 +77,8 @@ class NetworkLineage(Genealogy):
         several = logged if isinstance(logged, list) else [logged]
         parents = tuple(dict.fromkeys(parent for parent in map(as_id, several) if parent is not None))
         kind, generation = as_id(fields.get("network_type")), _whole(fields.get("generation"))
-        registered = _Registered(kind, parents, generation)
+        rest = {name: value for name, value in fields.items() if name not in _UNDERSTOOD}
+        registered = _Registered(kind, parents, generation, encode_json(rest) if rest else None)
         number = graph.moment(moment)
         as_of: int | None = number
         known = graph.find(network_id)
@@ -89,7 +95,9 @@ class NetworkLineage(Genealogy):
         networks, fitness = array("i"), array("d")
         for individual, score in _individuals(fields.get("fitness_scores")):
             node = graph.find(individual)
-            networks.append(graph.put(individual, (), number) if node is None else node)
+            if node is None or (node not in self._registered and moment.order < graph.moment_of(node).order):
+                node = graph.put(individual, (), number)
+            networks.append(node)
             fitness.append(score)
         self._snapshots.append(_Snapshot(moment.order, _whole(fields.get("generation")), networks, fitness))
         self._lives = None
@@ -103,8 +111,9 @@ class NetworkLineage(Genealogy):
         born = registered.generation
         if born is None:
             born = min(self._lived(node), default=None)
+        data = {} if registered.rest is None else json.loads(registered.rest)
         return Network(
-            network_id, registered.network_type, registered.parent_ids, born, node in self._registered
+            network_id, registered.network_type, registered.parent_ids, born, node in self._registered, data
         )
 
     # ------------------------------------------------------------------ lives

@@ -61,6 +61,16 @@ def test_a_tree_without_a_list_of_modifications_is_told(modifications: Any) -> N
     assert "record 7 of the writer main" in evolution.problems()[0].text
 
 
+def test_a_network_without_an_id_is_told() -> None:
+    """It is no node of the lineage."""
+    record = Envelope("network", {"seq": 4, "ts": 4}, {"run_id": "r", "network_type": "tasker"})
+    evolution = Evolution().read([record])
+    assert (len(evolution.networks), [problem.kind for problem in evolution.problems()]) == (
+        0,
+        ["not_understood"],
+    )
+
+
 def test_steps_and_scopes_that_are_none_are_none() -> None:
     """A text, a truth value or a list where a step was expected, and scopes that are no pairs."""
     evolution = Evolution().read(

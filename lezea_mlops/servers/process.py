@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import secrets
 import signal
 import socket
 import subprocess
@@ -169,15 +170,17 @@ def last_lines(log: Path, count: int = 15) -> list[str]:
         return []
 
 
-def free_port(preferred: int = 0) -> int:
-    """Return the first port from *preferred* on that nobody listens on at loopback; any free one for 0.
+def free_port(preferred: int | None = None) -> int:
+    """Return the first port from *preferred* on that nobody listens on at loopback; any free one for None.
 
     Raises:
         ServerError: none is free.
     """
-    for port in range(preferred, 65_536) if preferred else (0,):
+    # Above are the ports of outgoing connections, one of which may take a server's place while it is down.
+    first = 15_000 + secrets.randbelow(15_000) if preferred is None else preferred
+    for port in range(first, 65_536):
         with socket.socket() as probe:
-            if port and probe.connect_ex((HOST, port)) == 0:
+            if probe.connect_ex((HOST, port)) == 0:
                 # Some systems let two programs bind one port, and only one of them is reached.
                 continue
         with socket.socket() as probe:
@@ -185,5 +188,5 @@ def free_port(preferred: int = 0) -> int:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             with contextlib.suppress(OSError):
                 probe.bind((HOST, port))
-                return int(probe.getsockname()[1])
-    raise ServerError(f"no port from {preferred} on is free at {HOST}")
+                return port
+    raise ServerError(f"no port from {first} on is free at {HOST}")

@@ -104,7 +104,7 @@ def _make_or_move(client: MongoClient[dict[str, Any]], address: str) -> None:
         client.admin.command("replSetGetStatus")
     except OperationFailure as error:
         if error.code == _NOT_YET_INITIALIZED:
-            _make(client, address)
+            make_replica_set(client, address)
         elif error.code == _INVALID_CONFIG:
             # It remembers itself under another port, and waits for that server for ever.
             config = client.admin.command("replSetGetConfig")["config"]
@@ -115,7 +115,8 @@ def _make_or_move(client: MongoClient[dict[str, Any]], address: str) -> None:
             raise
 
 
-def _make(client: MongoClient[dict[str, Any]], address: str) -> None:
+def make_replica_set(client: MongoClient[dict[str, Any]], address: str) -> None:
+    """Make the replica set, whose only member has that address, unless there is one."""
     from pymongo.errors import OperationFailure
 
     try:

@@ -17,6 +17,7 @@ from pymongo.errors import NetworkTimeout, OperationFailure, ServerSelectionTime
 
 from lezea_mlops.errors import ConfigurationError, MissingDependencyError
 from lezea_mlops.servers import Mongod, ServerError, find_mongod
+from lezea_mlops.servers.replica_set import make_replica_set
 from tests.conftest import READER, WRITER, SharedMongod
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -94,6 +95,13 @@ def test_a_stopped_server_can_be_ended(mongod: Mongod) -> None:
     mongod.stop()
     mongod.start()
     insert(mongod.uri, 1)
+
+
+def test_a_replica_set_that_only_seemed_to_be_missing_stays(mongod: Mongod) -> None:
+    """A server that still asks for itself at its former port, half a minute if nobody answers there, seems new."""
+    with MongoClient(mongod.uri) as client:
+        make_replica_set(client, "127.0.0.1:1")
+        assert client.admin.command("hello")["hosts"] == [f"127.0.0.1:{mongod.port}"]
 
 
 def test_users_have_passwords_and_roles(mongod_with_users: Mongod) -> None:

@@ -25,7 +25,7 @@ from lezea_mlops.cli import app
 from lezea_mlops.servers import Mongod, Server, local
 from lezea_mlops.servers import process as server_process
 from lezea_mlops.servers.remembered import Remembered, identities
-from tests.conftest import ROOT, free_port, mongod_program
+from tests.conftest import ROOT, mongod_program
 
 COMMAND = [sys.executable, "-m", "lezea_mlops.cli"]
 
@@ -49,7 +49,7 @@ def folder(tmp_path: Path) -> Iterator[Path]:
 def embedded(monkeypatch: pytest.MonkeyPatch) -> None:
     """The MongoDB server of this machine, wherever it is; ports that nobody else looks for."""
     monkeypatch.setenv("LEZEA_MONGOD", str(mongod_program()))
-    monkeypatch.setattr(Mongod, "default_port", free_port())
+    monkeypatch.setattr(Mongod, "default_port", server_process.free_port())
 
 
 def lezea(command: str, folder: Path, *options: str) -> Result:
@@ -184,16 +184,6 @@ def test_a_port_that_another_server_took_is_left_to_it(folder: Path, tmp_path: P
     assert exported(up(folder))["LEZEA_MONGO_URI"] == second
 
 
-@pytest.mark.slow
-@pytest.mark.usefixtures("embedded")
-def test_a_silent_program_at_its_former_port_delays_it_only(folder: Path) -> None:
-    """It asks there for itself, which takes half a minute without an answer, and seems to be new as long."""
-    store(exported(up(folder))["LEZEA_MONGO_URI"], 1)
-    lezea("down", folder)
-    with socket.create_server(("127.0.0.1", Remembered.read(folder / "mongodb").port or 0)):
-        assert store(exported(up(folder))["LEZEA_MONGO_URI"], 2) == {1, 2}
-
-
 @pytest.mark.usefixtures("embedded")
 def test_two_at_once_start_one(folder: Path) -> None:
     """The second waits for the first, and finds its server."""
@@ -225,7 +215,7 @@ def test_a_server_that_was_killed_is_started_anew(folder: Path) -> None:
 @pytest.mark.usefixtures("embedded")
 def test_a_server_whose_up_was_killed_is_taken_over(folder: Path) -> None:
     """It runs and was never made ready; the next up does that."""
-    server = Mongod(folder / "mongodb", free_port())
+    server = Mongod(folder / "mongodb")
     server.launch()
     Remembered(server.port, identities(server.processes)).write(server.folder)
     result = up(folder)
@@ -427,6 +417,7 @@ def test_ports_are_those_that_nobody_listens_on() -> None:
         taken = {everywhere.getsockname()[1], here.getsockname()[1]}
         assert not {server_process.free_port(port) for port in taken} & taken
         port = server_process.free_port()
+        assert port not in taken
     with contextlib.closing(socket.create_server(("127.0.0.1", port))):
         assert server_process.free_port(port) > port
 

@@ -103,7 +103,8 @@ def test_what_is_journaled_is_understood_as_what_was_given(logged: dict[str, Any
     """Id, parents and all else are for every reader what they were, and nothing of a whole one is touched again."""
     (whole,) = with_ids([logged], "m")
     read, meant = read_modification(whole, "none"), read_modification(logged, "m-1")
-    assert read == meant
+    # Empty text is no parent, wherever it stands.
+    assert read == meant._replace(parent_ids=tuple(filter(None, meant.parent_ids)))
     assert with_ids([whole], "n") == [whole]
     assert type_name(whole) == str(meant.type)
 

@@ -47,7 +47,8 @@ class ModificationTree(Genealogy):
     an order (depth, gain, survivors, statistics).
 
     Only what the questions need stays as objects; the rest of each modification is kept as JSON and decoded by
-    ``tree[id]``, so that a million fit into a few hundred megabytes.
+    ``tree[id]``, so that a million fit into a few hundred megabytes. What needs the whole tree, such as its order and
+    the children, is computed at the first question and again when modifications came in between.
     """
 
     _NOUN: ClassVar[str] = "modification"
@@ -201,6 +202,12 @@ class ModificationTree(Genealogy):
             if target in found:
                 found[target].append(ids[node])
         return found
+
+    def verdicts(self) -> Iterator[tuple[int | None, str | None, bool | None]]:
+        """Yield step, type and verdict of each modification in logged order; much faster than ``tree[id]`` for all."""
+        moments, numbers = self._graph.moments, self._graph.moment_numbers
+        for node in self._graph.sequence():
+            yield moments[numbers[node]].step, self._types[node], _ACCEPTED_OF[self._accepted[node]]
 
     def statistics(self) -> dict[str, Any]:
         """Return the figures of the tree, computed from what was logged and never from what was said of it.

@@ -116,6 +116,30 @@ def test_the_newest_content_of_an_id_counts_and_none_is_lost(logged: list[Logged
         assert versions[-1] == repr(tree[name].modification)
 
 
+@given(logs())
+def test_verdicts_are_those_of_the_nodes(logged: list[Logged]) -> None:
+    """Step, type and whether it was accepted, in logged order."""
+    tree = grown(logged)
+    nodes = [tree[name] for name in tree]
+    assert list(tree.verdicts()) == [(n.step, n.modification.type, n.modification.accepted) for n in nodes]
+
+
+def test_a_tree_may_be_asked_while_it_grows() -> None:
+    """Each answer is that of all that came so far."""
+    tree = tree_of({"id": "a", "accepted": True, "parent_id": "z"})
+    assert (tree.survivors(), tree.children("a"), [problem.id for problem in tree.problems()]) == (
+        ["a"],
+        [],
+        ["z"],
+    )
+    for place, name in enumerate("bz", start=2):
+        above = () if name == "z" else ("a",)
+        modification = Modification(name, above, None, True, None, None, None, {})
+        tree.add(modification, step=place, scope=(), ts=place, order=(1, place, "main", place))
+    assert (tree.survivors(), tree.children("a"), tree.problems()) == (["b"], ["b"], [])
+    assert (tree.lineage("b"), list(tree), tree.depth("b")) == (["z", "a", "b"], ["a", "b", "z"], 3)
+
+
 def test_the_same_modification_again_changes_nothing() -> None:
     """Delivered twice, or logged in every step's tree: it stays where it was first logged, and is no problem."""
     tree = tree_of({"id": "a", "score": 1}, {"id": "b", "parent_id": "a"}, {"id": "a", "score": 1})

@@ -35,6 +35,7 @@ PROGRAMS = {
     "read.py": (["--events", "1000"], ["read_run", "limit"]),
     "start.py": (["--runs", "1"], ["a bare interpreter, start to exit", "`end()`, all being delivered"]),
     "throughput.py": (["--steps", "100", "--rounds", "1"], ["bare", "sync", "live"]),
+    "tree.py": (["--quick"], ["bare Python", "lezea tree`, 500 modifications", "500"]),
     "waiting.py": (
         ["--calls", "25", "--away-calls", "500"],
         ["`async_mode=False`", "`async_mode=True`", "`MlflowClient.log_batch`"],

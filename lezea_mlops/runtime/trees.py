@@ -85,6 +85,9 @@ def _cleaned(call: Call, given: Any) -> list[dict[str, Any] | None]:
         # A generator that raises gave modifications before that, and they are kept.
         call.converted("modifications", given, drawn.extend)
         given = drawn
+    if set(map(type, given)) <= {dict}:
+        # Each comes out as a dict, whatever is inside; together they take less time.
+        return call.value("modifications", given) or []
     cleaned = []
     for index, item in enumerate(given):
         modification = call.mapping(f"modifications[{index}]", item)

@@ -187,6 +187,34 @@ def test_objects_of_programs_are_modifications_too(tracker: ExperimentTracker) -
     assert change == Change(Kind.WIDEN, ("a", "b"), np.float32(0.5))
 
 
+class Broken:
+    """An object of a library whose device is gone."""
+
+    def tolist(self) -> list[float]:
+        raise RuntimeError("device lost")
+
+
+@pytest.mark.parametrize("others", [[], [None]], ids=["among mappings", "beside what is none"])
+def test_a_value_that_raises_costs_nothing_but_itself(tracker: ExperimentTracker, others: list[Any]) -> None:
+    """The modification that holds it keeps all else, and so do the others, in their places."""
+    given_items = [
+        {"id": "a"},
+        *others,
+        {"id": "b", "score": 0.5, "params": {"x": Broken(), "y": 1}},
+        {"id": "c"},
+    ]
+    assert tracker.log_modification_tree(1, given_items) == ["a", *[""] * len(others), "b", "c"]
+    assert the_tree(tracker) == [
+        {"id": "a", "parent_ids": []},
+        {"id": "b", "score": 0.5, "params": {"y": 1}, "parent_ids": []},
+        {"id": "c", "parent_ids": []},
+    ]
+    place = 1 + len(others)
+    assert aside(tracker)[-1] == (
+        f"modifications[{place}]['params']['x']", "raised RuntimeError: device lost",
+    )  # fmt: skip
+
+
 def test_names_of_operators_are_names(tracker: ExperimentTracker) -> None:
     """What a database would take for a command is data as any other, also where dots and nothing are names."""
     strange = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
@@ -122,13 +123,22 @@ def _uri(name: str, value: Any) -> str:
 
 
 def _mongo_uri(name: str, value: Any) -> str:
-    if not isinstance(value, str) or urlsplit(value.strip()).scheme not in ("mongodb", "mongodb+srv"):
+    uri = value.strip() if isinstance(value, str) else ""
+    if not uri.startswith(("mongodb://", "mongodb+srv://")):
         # What stands before the last @ may be a password.
         shown = value.rpartition("@")[2] if isinstance(value, str) else value
         raise ConfigurationError(
             f"{name} is {shown!r}; it must be a URI such as mongodb://127.0.0.1:27017/lezea?replicaSet=rs0"
         )
-    return value.strip()
+    rest = uri.partition("://")[2]
+    behind_user = re.sub("^[^/?#@]*@", "", rest)
+    place = behind_user.partition("?")[0]
+    if "@" in (place if "/" in place else behind_user):
+        raise ConfigurationError(
+            f"{name} names the host {rest.rpartition('@')[2]!r} behind a user or a password with the signs / ? # or @; "
+            "they must be escaped there: urllib.parse.quote_plus does it"
+        )
+    return uri
 
 
 # What MLflow takes for a store by its name alone.

@@ -94,7 +94,9 @@ def translated_errors(address: str) -> Iterator[None]:
         timed_out = isinstance(error, (errors.NetworkTimeout, errors.ExecutionTimeout)) or error.timeout
         unreachable = isinstance(error, errors.ServerSelectionTimeoutError)
         reason = "unreachable" if unreachable or not timed_out else "timeout"
-        raise Unavailable(f"MongoDB at {address}: {first_line(error)}", reason) from error
+        # Behind it stands what the driver knows of every server, in its own words.
+        said = first_line(error).partition(", Timeout: ")[0].partition(" (configured timeouts")[0]
+        raise Unavailable(f"MongoDB at {address}: {said}", reason) from error
 
 
 def judged_answer(answer: dict[str, Any], address: str) -> Exception:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -13,7 +13,7 @@ from pymongo.errors import DuplicateKeyError
 from lezea_mlops.events import Envelope
 from lezea_mlops.sinks.base import Unavailable
 from lezea_mlops.sinks.mongodb.documents import COLLECTIONS, EXPERIMENTS, MODIFICATIONS, documents_of
-from lezea_mlops.sinks.mongodb.experiment import BOOKKEEPING, Experiment
+from lezea_mlops.sinks.mongodb.experiment import BOOKKEEPING, TYPES_OF_THE_RUN, Experiment
 from lezea_mlops.sinks.mongodb.large import LargeValues, may_be_large
 from lezea_mlops.sinks.mongodb.modifications import ModificationBatches
 from lezea_mlops.sinks.mongodb.writing import AnyDocument, Batches, raw
@@ -72,16 +72,16 @@ class RunDelivery:
                         modifications.add(document)
                     else:
                         batches.add(collection, document)
-                changed = self._experiment.observe(record) or changed
+                if record.type in TYPES_OF_THE_RUN:
+                    changed = self._experiment.observe(record) or changed
         if changed or not self.is_there:
             self._store_experiment()
 
-    def _documents(self, record: Envelope) -> Iterator[tuple[str, AnyDocument]]:
+    def _documents(self, record: Envelope) -> Iterable[tuple[str, AnyDocument]]:
+        documents = documents_of(record, self._run_id)
         if not may_be_large(record):
-            yield from documents_of(record, self._run_id)
-            return
-        for collection, document in documents_of(record, self._run_id):
-            yield collection, raw(self._large.fitted(document))
+            return documents
+        return ((collection, raw(self._large.fitted(document))) for collection, document in documents)
 
     def _store_experiment(self) -> None:
         """Write the run's document, unless another write came between."""

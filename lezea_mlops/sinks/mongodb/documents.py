@@ -5,7 +5,7 @@ A document's ``_id`` follows from the record, so that the same record again is t
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import datetime, timezone
 from typing import Any
 
@@ -101,16 +101,22 @@ def modification_documents(record: Envelope, run_id: str) -> Iterator[Document]:
         yield document
 
 
-def documents_of(record: Envelope, run_id: str) -> Iterator[tuple[str, Document]]:
-    """Yield collection and document of all that a record brings, except what it says of the run as a whole."""
-    if record.type == ModificationTreeLogged.type:
-        tree = tree_document(record, run_id)
-        if tree is not None:
-            yield TREES, tree
-        for modification in modification_documents(record, run_id):
-            yield MODIFICATIONS, modification
-    elif record.type not in OF_THE_RUN:
-        yield COLLECTION_OF_TYPE.get(record.type, OTHER_EVENTS), record_document(record, run_id)
+def documents_of(record: Envelope, run_id: str) -> Iterable[tuple[str, Document]]:
+    """Return collection and document of all that a record brings, except what it says of the run as a whole."""
+    kind = record.type
+    if kind == ModificationTreeLogged.type:
+        return _documents_of_tree(record, run_id)
+    if kind in OF_THE_RUN:
+        return ()
+    return ((COLLECTION_OF_TYPE.get(kind, OTHER_EVENTS), record_document(record, run_id)),)
+
+
+def _documents_of_tree(record: Envelope, run_id: str) -> Iterator[tuple[str, Document]]:
+    tree = tree_document(record, run_id)
+    if tree is not None:
+        yield TREES, tree
+    for modification in modification_documents(record, run_id):
+        yield MODIFICATIONS, modification
 
 
 def collections_of(record: Envelope) -> tuple[str, ...]:

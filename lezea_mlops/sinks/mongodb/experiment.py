@@ -186,3 +186,6 @@ _SAYS: dict[str, Callable[[Envelope], Said]] = {
     "resource_cost": _fields("costs"),
     "business": _business,
 }
+
+# All other types say nothing of the run as a whole.
+TYPES_OF_THE_RUN = frozenset(_SAYS)

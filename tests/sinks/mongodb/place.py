@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from lezea_mlops.journal import JournalWriter, RunFolder
 from lezea_mlops.sinks.base import AuditCounts, Finding, Run, destination_id
 from lezea_mlops.sinks.mongodb import MongoSink
 from lezea_mlops.testing import FakeClock
+from tests.conftest import SharedMongod
 from tests.sinks.contract import records_of
 
 RUN = "run-1"
@@ -72,10 +74,23 @@ class Place:
         return list(sink.audit(run, {}, lambda: iter(kept), counts)), counts
 
 
+@pytest.fixture(scope="session")
+def emptied_mongo_uri(shared_mongod: SharedMongod) -> Iterator[str]:
+    """The URI of a database for all tests that have a place; making its indexes takes a second."""
+    name = f"lezea_test_{os.urandom(8).hex()}"
+    uri = shared_mongod.uri_of(name)
+    yield uri
+    with MongoClient[Any](uri) as client:
+        client.drop_database(name)
+
+
 @pytest.fixture
-def place(mongo_uri: str, tmp_path: Path) -> Iterator[Place]:
-    """Return an empty database and an empty run folder."""
-    with MongoClient[Any](mongo_uri, tz_aware=True) as client:
-        place = Place(mongo_uri, tmp_path, client)
+def place(emptied_mongo_uri: str, tmp_path: Path) -> Iterator[Place]:
+    """Return a database without documents and an empty run folder."""
+    with MongoClient[Any](emptied_mongo_uri, tz_aware=True) as client:
+        database = client.get_default_database()
+        for name in database.list_collection_names():
+            database[name].delete_many({})
+        place = Place(emptied_mongo_uri, tmp_path, client)
         yield place
         place.shipper.close()

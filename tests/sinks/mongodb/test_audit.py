@@ -10,9 +10,9 @@ from pymongo.database import Database
 
 from lezea_mlops.config import load_settings
 from lezea_mlops.runtime.replay import Order, deliver_run
-from tests.sinks.mongodb.place import RUN, Place, place
+from tests.sinks.mongodb.place import RUN, Place, emptied_mongo_uri, place
 
-__all__ = ["place"]
+__all__ = ["emptied_mongo_uri", "place"]
 
 Damage = Callable[[Database[Any]], object]
 

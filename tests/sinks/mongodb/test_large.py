@@ -10,9 +10,9 @@ import pytest
 
 from lezea_mlops.events import from_document
 from lezea_mlops.sinks.mongodb.large import BUCKET, MAX_DOCUMENT_BYTES, LargeValues
-from tests.sinks.mongodb.place import Place, place
+from tests.sinks.mongodb.place import Place, emptied_mongo_uri, place
 
-__all__ = ["place"]
+__all__ = ["emptied_mongo_uri", "place"]
 
 # Integers take six times as much in BSON as in JSON.
 MANY = [number % 10 for number in range(1_000_000)]

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 
 from lezea_mlops.delivery import Step
 from lezea_mlops.sinks.mongodb.modifications import settled
-from tests.sinks.mongodb.place import Place, place
+from tests.sinks.mongodb.place import Place, emptied_mongo_uri, place
 
-__all__ = ["place"]
+__all__ = ["emptied_mongo_uri", "place"]
 
 
 def test_a_modification_is_a_document_of_its_own(place: Place) -> None:

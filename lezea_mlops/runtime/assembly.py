@@ -23,7 +23,7 @@ from lezea_mlops.sinks.base import Sink, destination_named
 log = logging.getLogger("lezea_mlops")
 
 # What makes files of a run that has ended; named, because these stand in a layer above.
-FINISHERS: tuple[str, ...] = ()
+FINISHERS: tuple[str, ...] = ("lezea_mlops.reports.tree_page:make",)
 _RANK_VARIABLES = ("RANK", "SLURM_PROCID", "OMPI_COMM_WORLD_RANK", "LOCAL_RANK")
 
 

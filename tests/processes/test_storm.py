@@ -16,8 +16,11 @@ pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has
 
 STORM = """
 import os, sys, threading
+from lezea_mlops.runtime import assembly
 from lezea_mlops.tracker import ExperimentTracker
 
+# A page of so large a tree takes longer than this program's end.
+assembly.FINISHERS = ()
 sys.setswitchinterval(1e-5)
 tracker = ExperimentTracker("Demo", auto_start=True, settings={"close_timeout_s": 1})
 stop = threading.Event()

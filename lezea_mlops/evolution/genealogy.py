@@ -113,15 +113,15 @@ class Genealogy:
     def _unknown_parent(self, missing: str, children: Sequence[str]) -> Problem:
         return Problem(
             "unknown_parent", missing,
-            f"the parent {missing} of {_listed(children)} was never logged; they count as those without it",
+            f"the parent {missing} of {_listed(children)} was never logged; it is passed over",
         )  # fmt: skip
 
     def _duplicate(self, node: int, count: int) -> Problem:
         name, step = self._graph.ids[node], self._graph.moment_of(node).step
+        where = "" if step is None else f", that of step {step}"
         return Problem(
             "duplicate", name,
-            f"the {self._NOUN} {name} was logged with {count:,} different contents; "
-            f"the one that was logged last counts (step {step})",
+            f"the {self._NOUN} {name} was logged with {count:,} different contents; the newest counts{where}",
         )  # fmt: skip
 
     def _cycle(self, members: Sequence[str]) -> Problem:

@@ -124,6 +124,17 @@ def test_verdicts_are_those_of_the_nodes(logged: list[Logged]) -> None:
     assert list(tree.verdicts()) == [(n.step, n.modification.type, n.modification.accepted) for n in nodes]
 
 
+def test_problems_are_sentences() -> None:
+    """They name what they are about, and the first few of many."""
+    children = [{"id": f"c{number}", "parent_id": "gone"} for number in range(7)]
+    tree = tree_of(*children, {"id": "x", "parent_id": "x"}, {"id": "c0", "score": 2})
+    assert [problem.text for problem in tree.problems()] == [
+        "the parent gone of c1, c2, c3, c4, c5 and 1 more was never logged; it is passed over",
+        "the modification c0 was logged with 2 different contents; the newest counts, that of step 9",
+        "the modification x is its own ancestor",
+    ]
+
+
 def test_a_tree_may_be_asked_while_it_grows() -> None:
     """Each answer is that of all that came so far."""
     tree = tree_of({"id": "a", "accepted": True, "parent_id": "z"})

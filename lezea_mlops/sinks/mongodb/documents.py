@@ -71,7 +71,10 @@ def tree_document(record: Envelope, run_id: str) -> Document | None:
     part = record.payload.get("part")
     if type(part) is int and part > 1:
         return None
-    own = {name: value for name, value in record.payload.items() if name not in ("modifications", "part")}
+    own = {name: value for name, value in record.payload.items() if name != "part"}
+    if type(own.get("modifications")) is list:
+        # They are documents of their own; a pointer to what was too large for its line stays.
+        del own["modifications"]
     return record_document(Envelope(record.type, record.meta, own, record.version), run_id)
 
 

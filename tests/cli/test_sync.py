@@ -26,6 +26,7 @@ from lezea_mlops.runtime.own_process import MLFLOW_DEFAULTS
 from lezea_mlops.runtime.replay import Order
 from lezea_mlops.tracker import ExperimentTracker
 from tests.conftest import ROOT
+from tests.finishers import BROKEN
 from tests.gate import Gate
 from tests.sinks.mlflow.seen import artifacts, runs_of, the_run
 
@@ -143,6 +144,15 @@ def test_a_person_at_a_terminal_sees_how_far_it_is(mlflow_store: str) -> None:
     assert tracker.experiment_id[:8] in shown[False]
     assert f"{size / 1000:.1f}/{size / 1000:.1f} kB" in shown[False]
     assert shown[True] == ""
+
+
+def test_a_finisher_that_fails_is_told_and_is_no_failure_of_the_delivery(mlflow_store: str) -> None:
+    """The run is complete without what it makes."""
+    screen = Console(file=io.StringIO(), width=500)
+    order = Order(finishers=[BROKEN])
+    [report] = Delivery(load_settings(), order, screen, False).of(RunFolder(offline_run().run_dir))
+    assert (report.error, report.finisher_failed) == (None, 1)
+    assert screen.file.getvalue().endswith("records, 1 finisher failed, complete\n")
 
 
 def test_the_runs_folder_can_be_named(mlflow_store: str, tmp_path: Path) -> None:

@@ -67,6 +67,16 @@ def test_what_is_made_is_delivered_when_end_returns(
     assert "finisher_failed" not in tracker.health()["counts"]
 
 
+def test_a_run_with_modifications_has_the_page_of_its_tree(mlflow_store: str) -> None:
+    """Nobody has to ask for it; a run without one has none."""
+    for trees in ([TREE], []):
+        with ExperimentTracker("Grown") as tracker:
+            for step, tree in enumerate(trees):
+                tracker.log_modification_tree(step, tree)
+        assert pages(mlflow_store, tracker) == ["evolution/tree.html"] * len(trees)
+        assert "finisher_failed" not in tracker.health()["counts"]
+
+
 @pytest.mark.parametrize("trees", [True, False])
 def test_a_finisher_finds_out_whether_there_is_anything_for_it(
     mlflow_store: str, monkeypatch: pytest.MonkeyPatch, trees: bool

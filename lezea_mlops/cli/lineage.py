@@ -136,11 +136,12 @@ def _modification_cells(
 ) -> list[Cell]:
     this = node.modification
     params = "" if this.params is None else json.dumps(this.params, ensure_ascii=False)
+    further = _further(paper, this.parent_ids)
     return [
         [Piece(indent), Piece(SIGNS[this.accepted] + " ", STYLES[this.accepted]), Piece(paper.shown(this.id))],
         number(node.step, "d"), [Piece(paper.shown(this.type or ""))], [Piece(paper.shown(target or ""), "dim")],
         number(this.score, ".4g"), number(evolution.modifications.gain(this.id), "+.2g"),
-        [Piece(paper.shown(params, MOST_PARAMS), "dim"), Piece(" " * bool(params)), *_further(paper, this.parent_ids)],
+        [*further, Piece(" " * any(piece.text for piece in further)), Piece(paper.shown(params, MOST_PARAMS), "dim")],
     ]  # fmt: skip
 
 

@@ -24,7 +24,7 @@ from lezea_mlops.cli.paper import Cell, Paper, Piece
 from lezea_mlops.cli.runs import JsonOption, RunsDirOption, error_console, usage_errors
 from lezea_mlops.errors import ConfigurationError
 from lezea_mlops.events import encode_json
-from lezea_mlops.evolution import Evolution, ModificationTree, Node
+from lezea_mlops.evolution import Evolution, ModificationTree
 from lezea_mlops.journal import RunFolder
 from lezea_mlops.reports.forest import NOWHERE, Forest, forest_of
 from lezea_mlops.reports.rows import SIGNS, Drawing, Row
@@ -96,10 +96,8 @@ def _check(forms: Mapping[str, bool], parts: Mapping[str, object]) -> None:
 
 
 def _drawn(modifications: ModificationTree, step: int | None, accepted: bool) -> Forest:
-    def wanted(node: Node) -> bool:
-        return (step is None or node.step == step) and not (
-            accepted and node.modification.accepted is not True
-        )
+    def wanted(_: str, logged_at: int | None, verdict: bool | None) -> bool:
+        return step in (None, logged_at) and (verdict is True or not accepted)
 
     forest = forest_of(modifications, wanted if accepted or step is not None else None)
     if len(modifications) and not len(forest):
@@ -110,7 +108,7 @@ def _drawn(modifications: ModificationTree, step: int | None, accepted: bool) ->
 def _nothing(modifications: ModificationTree, step: int | None, accepted: bool) -> str:
     if step is None:
         return "no modification was accepted; leave --accepted out to see the others"
-    steps = {node.step for node in map(modifications.__getitem__, modifications) if node.step is not None}
+    steps = {step for step, _, _ in modifications.verdicts() if step is not None}
     if step in steps:
         return f"no modification of step {step} was accepted; leave --accepted out to see the others"
     known = f"steps {min(steps)} to {max(steps)} have some" if steps else "none has a step"
@@ -218,7 +216,7 @@ class _Sketch:
             return []
         known = [each if each in self._forest.tree else f"{each} (unknown)" for each in elsewhere]
         above = self._forest.parent[place]
-        also = above >= 0 and len(elsewhere) < len(self._forest.node(place).modification.parent_ids)
+        also = above >= 0 and len(elsewhere) < len(self._forest.tree.parents(self._forest.ids[place]))
         return [f"{'also on' if also else 'on'} {names_shown(self._paper, known, MOST_PARENTS)}"]
 
 

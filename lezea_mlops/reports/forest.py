@@ -8,10 +8,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TypeAlias
 
 from lezea_mlops.evolution import ModificationTree, Node
 
 NOWHERE = -1
+# Says of a modification whether it is drawn: by its id, its step, and whether it was accepted.
+Keep: TypeAlias = Callable[[str, int | None, bool | None], bool]
 
 
 @dataclass
@@ -72,11 +75,10 @@ class Forest:
         """Return the ids of all parents but the one that the modification is drawn at."""
         above = self.parent[place]
         drawn_at = None if above < 0 else self.ids[above]
-        parents = self.node(place).modification.parent_ids
-        return tuple(parent for parent in parents if parent != drawn_at)
+        return tuple(parent for parent in self.tree.parents(self.ids[place]) if parent != drawn_at)
 
 
-def forest_of(tree: ModificationTree, keep: Callable[[Node], bool] | None = None) -> Forest:
+def forest_of(tree: ModificationTree, keep: Keep | None = None) -> Forest:
     """Return how a tree is drawn; of a cycle the modification that was logged first becomes a root.
 
     Args:
@@ -85,20 +87,16 @@ def forest_of(tree: ModificationTree, keep: Callable[[Node], bool] | None = None
     """
     ids = list(tree)
     place = {identity: index for index, identity in enumerate(ids)}
-    above: list[int] = []
+    parents = [tree.parents(identity) for identity in ids]
     accepted: list[bool | None] = []
-    crossed = set()
     left_out = set()
-    for index, identity in enumerate(ids):
-        node = tree[identity]
-        parents = node.modification.parent_ids
-        above.append(_first_known(parents, place))
-        accepted.append(node.modification.accepted)
-        if len(parents) > 1:
-            crossed.add(index)
-        if keep is not None and not keep(node):
+    for index, (step, _, verdict) in enumerate(tree.verdicts()):
+        accepted.append(verdict)
+        if keep is not None and not keep(ids[index], step, verdict):
             left_out.add(index)
+    above = [_first_known(each, place) for each in parents]
     order = _parents_first(above)
+    crossed = {index for index, each in enumerate(parents) if len(each) > 1}
     if not left_out and order == range(len(ids)):
         return Forest(tree, ids, accepted, above, crossed, place, Counter(accepted))
     forest = Forest(tree, counts=Counter(accepted))

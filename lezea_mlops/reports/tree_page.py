@@ -9,14 +9,14 @@ from __future__ import annotations
 import base64
 import hashlib
 import html
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from lezea_mlops.events import ModificationTreeLogged, RunStarted
-from lezea_mlops.evolution import Evolution, ModificationTree, Node
+from lezea_mlops.evolution import Evolution, ModificationTree
 from lezea_mlops.journal import RunFolder, read_run
-from lezea_mlops.reports.forest import Forest, forest_of
+from lezea_mlops.reports.forest import Forest, Keep, forest_of
 from lezea_mlops.reports.tree_data import tree_data
 from lezea_mlops.reports.words import summary
 from lezea_mlops.runtime.evolution import read_evolution
@@ -86,21 +86,21 @@ def _escaped(text: str) -> str:
     return html.escape(text.encode("utf-8", "replace").decode())
 
 
-def _most_telling(tree: ModificationTree, max_nodes: int) -> Callable[[Node], bool]:
+def _most_telling(tree: ModificationTree, max_nodes: int) -> Keep:
     """Return which modifications of a large tree are drawn."""
     best = tree.best()
     kept = set([] if best is None else tree.lineage(best)[-max_nodes:])
-    newest = list(tree)[::-1]
-    for identity in newest:
+    verdicts = list(zip(tree, (accepted for _, _, accepted in tree.verdicts()), strict=True))
+    for identity, accepted in reversed(verdicts):
         if len(kept) >= max_nodes * ACCEPTED_SHARE:
             break
-        if tree[identity].modification.accepted:
+        if accepted:
             kept.add(identity)
-    for identity in newest:
+    for identity, _ in reversed(verdicts):
         if len(kept) >= max_nodes:
             break
         kept.add(identity)
-    return lambda node: node.modification.id in kept
+    return lambda identity, step, accepted: identity in kept
 
 
 def _said_of(forest: Forest, statistics: Mapping[str, Any]) -> str:

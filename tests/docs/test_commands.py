@@ -34,18 +34,23 @@ def commands() -> list[str]:
 def folder(tmp_path_factory: pytest.TempPathFactory, prepared_store: Path) -> Path:
     """Return a folder with one run that was only journaled, and a store."""
     folder = tmp_path_factory.mktemp("commands")
-    (folder / "mlflow.db").write_bytes(prepared_store.read_bytes())
+    store = folder / "mlflow.db"
+    store.write_bytes(prepared_store.read_bytes())
+    # A run remembers where it is to be delivered to; without this, that would be where the tests were started.
+    settings = {"mode": "offline", "mlflow_tracking_uri": f"sqlite:///{store}"}
     with ExperimentTracker(
-        "Shown", runs_dir=folder / "runs", experiment_id="shown-run", settings={"mode": "offline"}
+        "Shown", runs_dir=folder / "runs", experiment_id="shown-run", settings=settings
     ) as tracker:
         tracker.log_training_step(1, {"loss": 0.5})
+        tracker.register_network("net-g10-t3", "tasker", generation=10)
+        tracker.log_modification_tree(10, [{"id": "mod-g10-t3", "accepted": True, "target": "net-g10-t3"}])
     return folder
 
 
 def test_there_are_commands() -> None:
-    """The documents show how to deliver, look, compare and make room."""
+    """The documents show how to deliver, look, compare, make room, and see what led where."""
     shown = " ".join(commands())
-    assert all(f"lezea {name}" in shown for name in ("sync", "status", "audit", "gc"))
+    assert all(f"lezea {name}" in shown for name in ("sync", "status", "audit", "gc", "tree", "lineage"))
 
 
 @pytest.mark.slow

@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lezea_mlops.evolution import Node
-from lezea_mlops.reports.forest import NOWHERE, Forest, forest_of
+from lezea_mlops.reports.forest import NOWHERE, Forest, Keep, forest_of
 from tests.reports.growing import chain, logged_trees, modification, tree_of
 
 Trees = list[list[dict[str, Any]]]
-KEEP: dict[str, Callable[[Node], bool] | None] = {
+KEEP: dict[str, Keep | None] = {
     "all": None,
-    "accepted": lambda node: node.modification.accepted is True,
-    "one step": lambda node: node.step == 2,
-    "none": lambda node: False,
+    "accepted": lambda name, step, accepted: accepted is True,
+    "one step": lambda name, step, accepted: step == 2,
+    "one": lambda name, step, accepted: name == "m0",
+    "none": lambda name, step, accepted: False,
 }
 
 
@@ -37,7 +36,13 @@ def test_everything_that_is_wanted_is_drawn_once_behind_what_it_is_drawn_at(
     """Whatever was logged: parents that never came, that came later, and cycles."""
     tree, keep = tree_of(*logged), KEEP[wanted]
     forest = forest_of(tree, keep)
-    assert sorted(forest.ids) == sorted(name for name in tree if keep is None or keep(tree[name]))
+    nodes = (tree[name] for name in tree)
+    wished = [
+        n.modification.id
+        for n in nodes
+        if keep is None or keep(n.modification.id, n.step, n.modification.accepted)
+    ]
+    assert sorted(forest.ids) == sorted(wished)
     assert all(parent < place for place, parent in enumerate(forest.parent))
     assert forest.place == {name: place for place, name in enumerate(forest.ids)}
     assert forest.accepted == [tree[name].modification.accepted for name in forest.ids]

@@ -10,49 +10,24 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
-from lezea_mlops.delivery import Shipper, Step
-from lezea_mlops.journal import JournalWriter, RunFolder
+from lezea_mlops.journal import RunFolder
 from lezea_mlops.sinks.base import destination_id
 from lezea_mlops.sinks.mlflow import MlflowSink
-from lezea_mlops.testing import FakeClock
+from tests.sinks.hand import WrittenByHand
 from tests.sinks.mlflow.seen import the_run
 
 
-class Place:
+class Place(WrittenByHand):
     """A store, and a run folder whose journal is written by hand."""
 
     def __init__(self, uri: str, folder: Path) -> None:
         self.uri, self.client = uri, MlflowClient(uri)
         self.artifacts = (folder / "artifacts").as_uri()
-        self.folder = RunFolder(folder / "run-1")
-        self.folder.create()
-        self.shipper = self.make_shipper()
-
-    def make_shipper(self) -> Shipper:
-        """Return a shipper with a sink of its own, as another process has them."""
-        return Shipper(self.folder, MlflowSink(self.uri, self.artifacts), FakeClock())
-
-    def log(self, kind: str, *, wid: str = "main", att: int = 1, **fields: Any) -> None:
-        """Append one record."""
-        writer = JournalWriter(self.folder, wid, attempt=att, durability="process")
-        writer.append(kind, fields)
-        writer.close()
+        super().__init__(RunFolder(folder / "run-1"), lambda: MlflowSink(self.uri, self.artifacts))
 
     def start(self, name: str = "Demo", **fields: Any) -> None:
         """Append the run's first record."""
         self.log("run_started", experiment_name=name, **fields)
-
-    def ship(self) -> Shipper:
-        """Ship until nothing waits, or until a delivery fails."""
-        self.shipper.breaker.retry_now()
-        while self.shipper.ship_once() is Step.SHIPPED:
-            pass
-        return self.shipper
-
-    def forget(self) -> None:
-        """Lose the cursor."""
-        self.folder.cursor(destination_id(self.shipper.sink)).unlink()
-        self.shipper = self.make_shipper()
 
     @property
     def run(self) -> Run:

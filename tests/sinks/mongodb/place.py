@@ -11,53 +11,27 @@ from typing import Any
 import pytest
 from pymongo import MongoClient
 
-from lezea_mlops.delivery import Shipper, Step
-from lezea_mlops.journal import JournalWriter, RunFolder
-from lezea_mlops.sinks.base import AuditCounts, Finding, Run, destination_id
+from lezea_mlops.journal import RunFolder
+from lezea_mlops.sinks.base import AuditCounts, Finding, Run
 from lezea_mlops.sinks.mongodb import MongoSink
-from lezea_mlops.testing import FakeClock
 from tests.conftest import SharedMongod
 from tests.sinks.contract import records_of
+from tests.sinks.hand import WrittenByHand
 
 RUN = "run-1"
 
 
-class Place:
+class Place(WrittenByHand):
     """A database, and a run folder whose journal is written by hand."""
 
-    def __init__(self, uri: str, folder: Path, client: MongoClient[Any]) -> None:
+    def __init__(self, uri: str, folder: Path, client: MongoClient[Any], run: str = RUN) -> None:
         self.uri = uri
         self.database = client.get_default_database()
-        self.folder = RunFolder(folder / RUN)
-        self.folder.create()
-        self.shipper = self.make_shipper()
-
-    def make_shipper(self) -> Shipper:
-        """Return a shipper with a sink of its own, as another process has them."""
-        return Shipper(self.folder, MongoSink(self.uri), FakeClock())
-
-    def log(self, kind: str, *, wid: str = "main", att: int = 1, **fields: Any) -> None:
-        """Append one record."""
-        writer = JournalWriter(self.folder, wid, attempt=att, durability="process")
-        writer.append(kind, fields)
-        writer.close()
+        super().__init__(RunFolder(folder / run), lambda: MongoSink(self.uri))
 
     def log_tree(self, step: int, modifications: list[Any], *, wid: str = "main", **fields: Any) -> None:
         """Append one logged tree."""
         self.log("modification_tree", wid=wid, step=step, modifications=modifications, **fields)
-
-    def ship(self) -> Shipper:
-        """Ship until nothing waits, or until a delivery fails."""
-        self.shipper.breaker.retry_now()
-        while self.shipper.ship_once() is Step.SHIPPED:
-            pass
-        return self.shipper
-
-    def forget(self) -> None:
-        """Lose the cursor."""
-        self.shipper.close()
-        self.folder.cursor(destination_id(self.shipper.sink)).unlink()
-        self.shipper = self.make_shipper()
 
     def modifications(self) -> dict[str, dict[str, Any]]:
         """Return the documents of the modifications by ``_id`` without the run."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -38,20 +40,32 @@ def test_without_a_uri_there_is_no_mongodb() -> None:
     assert [sink.name for sink in build_sinks(load_settings(environ={}))] == ["mlflow"]
 
 
-def test_writes_are_confirmed_by_a_journaled_majority_unless_the_uri_says_otherwise() -> None:
+@contextlib.contextmanager
+def connected(uri: str) -> Iterator[Any]:
+    """Yield the database of a URI; nobody need be there."""
+    database = connect(uri)
+    yield database
+    database.client.close()
+
+
+@pytest.mark.parametrize(
+    ("options", "concern"), [("", {"w": "majority", "j": True}), ("?w=2&journal=false", {"w": 2, "j": False})]
+)
+def test_writes_are_confirmed_by_a_journaled_majority_unless_the_uri_says_otherwise(
+    options: str, concern: dict[str, Any]
+) -> None:
     """Less than that loses what was acknowledged when a server is killed."""
-    concern = connect("mongodb://127.0.0.1:1/lab").write_concern.document
-    assert concern == {"w": "majority", "j": True}
-    assert connect("mongodb://127.0.0.1:1/lab?w=2&journal=false").write_concern.document == {
-        "w": 2,
-        "j": False,
-    }
+    with connected(f"mongodb://127.0.0.1:1/lab{options}") as database:
+        assert database.write_concern.document == concern
 
 
-def test_no_request_takes_longer_than_some_seconds_unless_the_uri_says_otherwise() -> None:
+@pytest.mark.parametrize(("options", "timeout_s"), [("", 10.0), ("?timeoutMS=500", 0.5)])
+def test_no_request_takes_longer_than_some_seconds_unless_the_uri_says_otherwise(
+    options: str, timeout_s: float
+) -> None:
     """The driver's own patience is half a minute for each."""
-    assert connect("mongodb://127.0.0.1:1").client.options.timeout == 10.0
-    assert connect("mongodb://127.0.0.1:1/?timeoutMS=500").client.options.timeout == 0.5
+    with connected(f"mongodb://127.0.0.1:1/{options}") as database:
+        assert database.client.options.timeout == timeout_s
 
 
 @pytest.mark.parametrize(

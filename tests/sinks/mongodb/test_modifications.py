@@ -119,12 +119,7 @@ def test_two_runs_with_the_same_ids_do_not_meet(place: Place, tmp_path: Any) -> 
     """An id is unique in its experiment, and the run stands before it."""
     place.log_tree(1, [{"id": "m1", "score": 1}])
     place.ship()
-    (tmp_path / "other").mkdir()
-    other = Place.__new__(Place)
-    other.uri, other.database = place.uri, place.database
-    other.folder = type(place.folder)(tmp_path / "other" / "run-2")
-    other.folder.create()
-    other.shipper = other.make_shipper()
+    other = Place(place.uri, tmp_path, place.database.client, "run-2")
     other.log_tree(1, [{"id": "m1", "score": 2}])
     other.ship().close()
     found = {each["_id"]: each["score"] for each in place.database.modifications.find()}

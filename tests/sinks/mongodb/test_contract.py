@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import os
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 from pymongo import MongoClient
 
+from lezea_mlops.journal import RunFolder
 from lezea_mlops.sinks.base import Run, Sink
 from lezea_mlops.sinks.mongodb import MongoSink
-from tests.sinks.contract import SinkContract, clean, destination, rich_run
+from tests.sinks.contract import SinkContract, a_run_like, clean, destination, records_of, rich_run
 from tests.sinks.mongodb.seen import seen
 
 __all__ = ["clean", "destination", "rich_run"]
@@ -40,3 +42,23 @@ class TestMongoSink(SinkContract):
         """Return all documents of the run."""
         with MongoClient[Any](destination, tz_aware=True) as client:
             return seen(client.get_default_database(), run.run_id)
+
+
+def test_runs_that_begin_at_once_in_an_unknown_database(mongo_uri: str, rich_run: RunFolder) -> None:
+    """The database, its collections and indexes are made by whoever comes first, and each run is whole."""
+    records = records_of(rich_run)
+
+    def deliver(number: int) -> Any:
+        run = a_run_like(rich_run, f"at-once-{number}")
+        sink = MongoSink(mongo_uri)
+        sink.open(run, {})
+        for record in records:
+            sink.deliver([record])
+        sink.close()
+        with MongoClient[Any](mongo_uri, tz_aware=True) as client:
+            return seen(client.get_default_database(), run.run_id)
+
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(deliver, range(4)))
+    assert found[0]["experiments"]
+    assert all(each == found[0] for each in found)

@@ -8,8 +8,12 @@ from typing import Any
 import bson
 import pytest
 
+from lezea_mlops.config import load_settings
 from lezea_mlops.events import from_document
+from lezea_mlops.journal import RunFolder, read_run
+from lezea_mlops.runtime.replay import Order, deliver_run
 from lezea_mlops.sinks.mongodb.large import BUCKET, MAX_DOCUMENT_BYTES, LargeValues
+from lezea_mlops.tracker import ExperimentTracker
 from tests.sinks.mongodb.place import Place, emptied_mongo_uri, place
 
 __all__ = ["emptied_mongo_uri", "place"]
@@ -96,3 +100,31 @@ def test_a_large_value_that_is_gone_is_missed_by_the_audit_and_comes_again(place
     place.forget()
     place.ship()
     assert place.audit()[0] == []
+
+
+@pytest.mark.slow
+def test_a_tree_of_60_mb_is_one_tree_and_its_modifications(emptied_mongo_uri: str, place: Place) -> None:
+    """Logged by one call, journaled in parts, delivered by the command's own code."""
+    tracker = ExperimentTracker("Large", runs_dir=place.folder.path.parent, settings={"mode": "offline"})
+    genes = "ACGT" * 250
+    logged = [
+        {"id": f"m{number}", "parent_ids": [f"m{number // 2}"], "params": {"genes": genes}}
+        for number in range(60_000)
+    ]
+    tracker.log_modification_tree(1, logged)
+    tracker.end()
+    folder = RunFolder(tracker.run_dir)
+    assert folder.journal("main").stat().st_size > 60_000_000
+    settings = load_settings({"mongo_uri": emptied_mongo_uri, "runs_dir": folder.path.parent}, {})
+    [report] = deliver_run(folder, settings, Order(sinks=["mongodb"]))
+    assert report.error is None
+    database = place.database
+    [tree] = database.modification_trees.find({"run_id": folder.run_id, "type": "modification_tree"})
+    assert (tree["data"]["parts"], tree["data"]["statistics"]["computed"]["count"]) == (
+        max(
+            record.payload["parts"] for record in read_run(folder.path) if record.type == "modification_tree"
+        ),
+        60_000,
+    )
+    assert database.modifications.count_documents({"run_id": folder.run_id}) == 60_000
+    assert largest(place) <= MAX_DOCUMENT_BYTES

@@ -10,7 +10,7 @@ from importlib import import_module
 # Type checkers take this name for true; importing it from ``typing`` would cost most of this package's import.
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from lezea_mlops.runtime.evolution import ModificationTree, read_evolution
+    from lezea_mlops.runtime.evolution import ModificationTree, query_evolution, read_evolution
     from lezea_mlops.runtime.history import ABSENT, read_config, read_history, read_revisions
     from lezea_mlops.tracker import ExperimentTracker, NetworkType
 
@@ -21,6 +21,7 @@ __all__ = [
     "ModificationTree",
     "NetworkType",
     "__version__",
+    "query_evolution",
     "read_config",
     "read_evolution",
     "read_history",
@@ -32,6 +33,7 @@ _HOME_OF = {
     "ExperimentTracker": "lezea_mlops.tracker",
     "ModificationTree": "lezea_mlops.runtime.evolution",
     "NetworkType": "lezea_mlops.tracker",
+    "query_evolution": "lezea_mlops.runtime.evolution",
     "read_config": "lezea_mlops.runtime.history",
     "read_evolution": "lezea_mlops.runtime.evolution",
     "read_history": "lezea_mlops.runtime.history",

@@ -100,11 +100,12 @@ def test_a_fitness_that_is_no_finite_number_is_a_life_all_the_same() -> None:
     assert (networks.survivors(), networks.champion()) == (list("abcde"), "d")
 
 
-def test_a_generation_that_a_later_attempt_logs_again_is_that_attempts() -> None:
+@given(st.permutations(range(4)))
+def test_a_generation_that_a_later_attempt_logs_again_is_that_attempts(order: list[int]) -> None:
     """Who only lived in a superseded population did not live; generations that were not repeated stay."""
     networks = lineage_of(
         alive(0, {"a": 1}), alive(1, {"a": 1, "b": 5}), alive(2, {"b": 5}), alive(1, {"a": 2, "c": 3}),
-        atts={3: 2},
+        atts={3: 2}, order=order,
     )  # fmt: skip
     assert (networks.generations("a"), networks.generations("b"), networks.generations("c")) == (
         [0, 1],

@@ -89,6 +89,18 @@ def test_survivors_are_those_that_no_accepted_modification_builds_on(logged: lis
     assert paths == [[n for n in tree.lineage(end) if n in accepted] for end in tree.survivors()]
 
 
+def test_one_pass_sees_what_is_built_on_over_what_was_rejected() -> None:
+    """An accepted modification is no survivor either when only a rejected one stands between."""
+    items = [
+        {"id": "a", "accepted": True},
+        {"id": "b", "parent_id": "a"},
+        {"id": "c", "parent_id": "b", "accepted": True},
+    ]
+    statistics = StreamingStatistics()
+    statistics.observe(record(1, items))
+    assert (statistics.as_dict()["survivors"], tree_of(*items).survivors()) == (1, ["c"])
+
+
 @given(logs(in_order=True))
 def test_what_had_to_be_forgotten_makes_the_figures_partial(logged: list[Logged]) -> None:
     """What is counted one by one stays exact all the same."""

@@ -157,6 +157,21 @@ def test_the_same_modification_again_changes_nothing() -> None:
     assert (list(tree), tree["a"].step, tree.problems()) == (["a", "b"], 1, [])
 
 
+def test_an_older_content_that_comes_back_stands_where_it_first_stood() -> None:
+    """What counts is what was logged last, since when it was first logged."""
+    tree = tree_of({"id": "a", "score": 1}, {"id": "b"}, {"id": "a", "score": 2}, {"id": "a", "score": 1})
+    assert (list(tree), tree["a"].modification.score, tree["a"].step) == (["a", "b"], 1, 1)
+    assert [node.modification.score for node in tree.versions("a")] == [2, 1]
+
+
+def test_of_two_contents_in_one_record_the_later_counts() -> None:
+    """Its place in the record decides."""
+    tree = ModificationTree()
+    contents = [read_modification({"id": "a", "score": score}, "-") for score in (1, 3, 2)]
+    tree.add_all(contents, Moment((1, 1, "main", 1), 0, (), 1))
+    assert tree["a"].modification.score == 2
+
+
 def test_what_is_no_number_has_no_gain_and_is_never_the_best() -> None:
     """Text, NaN, infinity, integers and differences beyond a float: kept as they are, and out of the figures."""
     scores = ["high", math.nan, math.inf, 10**400, 1e308, 2]

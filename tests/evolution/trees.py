@@ -57,8 +57,13 @@ def logs(draw: st.DrawFn, *, in_order: bool = False) -> list[Logged]:
     """
     found: list[Logged] = []
     for number in range(draw(st.integers(0, 9))):
+        order = (1 + number // 5, number, "main", number)
+        if found and not in_order and draw(st.integers(0, 3)) == 0:
+            # The same again, as when a whole tree is logged at every step.
+            found.append(draw(st.sampled_from(found))._replace(order=order))
+            continue
         if in_order:
-            name, pool = f"m{number}", [f"m{each}" for each in range(number)] + ["never"]
+            name, pool = f"m{number}", [f"m{each}" for each in range(max(0, number - 3), number)] + ["never"]
         else:
             name, pool = draw(st.sampled_from("abcdef")), list("abcdefg")
         modification = Modification(
@@ -67,5 +72,5 @@ def logs(draw: st.DrawFn, *, in_order: bool = False) -> list[Logged]:
             score=draw(_SCORES), target=draw(st.sampled_from([None, "n1", "n2"])),
             params=draw(st.sampled_from([None, {"by": 2}, 3])), data=draw(st.sampled_from([{}, {"own": [1, "%"]}])),
         )  # fmt: skip
-        found.append(Logged(modification, draw(_SCOPES), (1 + number // 5, number, "main", number)))
+        found.append(Logged(modification, draw(_SCOPES), order))
     return found

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from typing import Any
 
 from lezea_mlops.evolution import Node
@@ -40,7 +40,7 @@ def tree_data(forest: Forest, statistics: Mapping[str, Any]) -> str:
         "best": champion,
         "champions": forest.line(champion),
         "survivors": [forest.place[each] for each in tree.survivors() if each in forest.place],
-        "types": _types(statistics),
+        "types": _types(statistics, {kind for _, kind, _ in tree.verdicts()}),
     }
     text = json.dumps(data, separators=(",", ":"), allow_nan=False)
     return _MARKUP.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
@@ -114,15 +114,15 @@ def _number(number: float | None) -> float | str | None:
     return number if exact else str(number)
 
 
-def _types(statistics: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Return a row for each type of modification, the most frequent first."""
+def _types(statistics: Mapping[str, Any], kinds: Container[str | None]) -> list[dict[str, Any]]:
+    """Return a row for each type of modification, the most frequent first; statistics name no type as ``None``."""
     rows = []
     for name, counts in statistics["by_type"].items():
         gain = statistics["gain_by_type"].get(name, {})
         rows.append(
             {
-                "type": name, "proposed": counts["count"], "accepted": counts["accepted"],
-                "rejected": counts["rejected"], "rate": counts["accept_rate"],
+                "type": name if name in kinds else None, "proposed": counts["count"],
+                "accepted": counts["accepted"], "rate": counts["accept_rate"],
                 "mean_gain": gain.get("mean"), "best_gain": gain.get("best"),
             }
         )  # fmt: skip

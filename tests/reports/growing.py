@@ -10,6 +10,17 @@ from hypothesis import strategies as st
 from lezea_mlops.events import Envelope
 from lezea_mlops.evolution import Evolution, ModificationTree
 
+# What a person, or a program, may put wherever it likes.
+HOSTILE = [
+    "</script><script>alert(1)</script>",
+    "<img src=x onerror=alert(1)>",
+    "<!--<script>",
+    "]]>&lt;b&gt;&amp;",
+    "\"'`${alert(1)}{policy}{0}\\",
+    "\u2028\u2029\u202e\x00\x1b[31m",
+    "https://example.org/x.js",
+]
+
 
 def evolution_of(*trees: Sequence[dict[str, Any]]) -> Evolution:
     """Return an evolution with one logged tree for each step, from 1 on."""
@@ -36,6 +47,23 @@ def modification(name: object, *parents: object, accepted: bool | None = True, *
 def chain(length: int, **more: Any) -> list[dict[str, Any]]:
     """Return modifications each of which builds on the one before."""
     return [modification(0, **more), *(modification(i, i - 1, **more) for i in range(1, length))]
+
+
+def hostile_evolution(words: str) -> Evolution:
+    """Return an evolution with these words wherever a person may put some."""
+    logged = [
+        modification(
+            words,
+            f"parent {words}",
+            type=words,
+            target=words,
+            score=0.5,
+            params={words: [words]},
+            reason=words,
+        )
+    ]
+    payload = {"run_id": "r", "step": 1, "modifications": logged, "scope": [["builder", words]]}
+    return Evolution().read([Envelope("modification_tree", {"seq": 1, "ts": 1}, payload)])
 
 
 @st.composite

@@ -14,8 +14,7 @@ import pytest
 
 from lezea_mlops.evolution import Evolution
 from lezea_mlops.reports.tree_page import tree_page
-from tests.reports.growing import chain, evolution_of, modification
-from tests.reports.test_tree_page import HOSTILE, hostile_evolution
+from tests.reports.growing import HOSTILE, chain, evolution_of, hostile_evolution, modification
 
 webdriver = pytest.importorskip(
     "selenium.webdriver", reason="selenium is not installed; pages are not opened"

@@ -13,23 +13,12 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 
-from lezea_mlops.events import Envelope
 from lezea_mlops.evolution import Evolution
 from lezea_mlops.journal import RunFolder
 from lezea_mlops.reports.tree_data import MAX_TEXT
 from lezea_mlops.reports.tree_page import MAX_NODES, make, tree_page
 from lezea_mlops.tracker import ExperimentTracker
-from tests.reports.growing import chain, evolution_of, logged_trees, modification
-
-HOSTILE = [
-    "</script><script>alert(1)</script>",
-    "<img src=x onerror=alert(1)>",
-    "<!--<script>",
-    "]]>&lt;b&gt;&amp;",
-    "\"'`${alert(1)}{policy}{0}\\",
-    "\u2028\u2029\u202e\x00\x1b[31m",
-    "https://example.org/x.js",
-]
+from tests.reports.growing import HOSTILE, chain, evolution_of, hostile_evolution, logged_trees, modification
 
 
 class Parsed(HTMLParser):
@@ -94,23 +83,6 @@ def test_the_data_are_those_that_were_logged(logged: list[list[dict[str, Any]]])
     best = tree.best()
     assert data["best"] == (-1 if best is None else data["id"].index(best))
     assert {data["id"][place] for place in data["survivors"]} == set(tree.survivors())
-
-
-def hostile_evolution(words: str) -> Evolution:
-    """Return an evolution with these words wherever a person may put some."""
-    logged = [
-        modification(
-            words,
-            f"parent {words}",
-            type=words,
-            target=words,
-            score=0.5,
-            params={words: [words]},
-            reason=words,
-        )
-    ]
-    payload = {"run_id": "r", "step": 1, "modifications": logged, "scope": [["builder", words]]}
-    return Evolution().read([Envelope("modification_tree", {"seq": 1, "ts": 1}, payload)])
 
 
 @pytest.mark.parametrize("words", HOSTILE, ids=range(len(HOSTILE)))
@@ -241,6 +213,17 @@ def test_what_cannot_be_as_it_was_logged_is_told() -> None:
     items = Parsed(page).texts["li"]
     assert any("<never>" in item for item in items)
     assert any("ancestors of each other" in item for item in items)
+
+
+def test_modifications_without_a_type_are_counted_as_that() -> None:
+    """Not as a type of that name."""
+    rows = data_of(tree_page(evolution_of([modification("a"), modification("b", type="widen")]), "T"))[
+        "types"
+    ]
+    assert sorted(str(row["type"]) for row in rows) == ["None", "widen"]
+    assert [row["type"] for row in rows if row["type"] != "widen"] == [None]
+    [row] = data_of(tree_page(evolution_of([modification("a", type="None")]), "T"))["types"]
+    assert row["type"] == "None"
 
 
 def test_an_evolution_without_modifications_is_a_page_that_says_so() -> None:

@@ -13,9 +13,8 @@ from urllib.parse import parse_qsl, urlsplit
 from lezea_mlops.config import load_settings
 from lezea_mlops.errors import JournalError
 from lezea_mlops.evolution import Evolution, JournalQueries, ModificationTree, MongoQueries, Queries
-from lezea_mlops.journal import RunFolder
+from lezea_mlops.journal import RunFolder, recorded_run_id
 from lezea_mlops.runtime.history import RunDir, _whole_records
-from lezea_mlops.runtime.survey import recorded_run_id
 from lezea_mlops.sinks.base import Unavailable
 
 log = logging.getLogger("lezea_mlops")
@@ -68,8 +67,8 @@ def query_evolution(run: RunDir, *, mongo_uri: str | None = None) -> Iterator[Qu
         else:
             where = "" if settings.mongo_uri is None else " and MongoDB has no such run, or cannot be asked"
             raise JournalError(
-                f"{os.fspath(run)}: {folder.path} holds no journal (events.jsonl){where}; pass a run folder, or the id of "
-                "a run in LEZEA_RUNS_DIR or in the database that LEZEA_MONGO_URI names"
+                f"{os.fspath(run)}: {folder.path} holds no journal (events.jsonl){where}; pass a run folder, or the id "
+                "of a run in LEZEA_RUNS_DIR or in the database that LEZEA_MONGO_URI names"
             )
 
 

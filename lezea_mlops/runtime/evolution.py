@@ -14,7 +14,7 @@ from lezea_mlops.config import load_settings
 from lezea_mlops.errors import JournalError
 from lezea_mlops.evolution import Evolution, JournalQueries, ModificationTree, MongoQueries, Queries
 from lezea_mlops.journal import RunFolder, recorded_run_id
-from lezea_mlops.runtime.history import RunDir, _whole_records
+from lezea_mlops.runtime.history import RunDir, whole_records
 from lezea_mlops.sinks.base import Unavailable
 
 log = logging.getLogger("lezea_mlops")
@@ -34,7 +34,7 @@ def read_evolution(run_dir: RunDir) -> Evolution:
     Raises:
         JournalError: the folder holds no journal, or it cannot be read.
     """
-    return Evolution().read(_whole_records(run_dir))
+    return Evolution().read(whole_records(run_dir))
 
 
 @contextlib.contextmanager

@@ -48,7 +48,7 @@ def read_history(
         JournalError: the folder holds no journal, or the points cannot be read or sorted.
     """
     # Asked here and not below: a wrong folder is said at the call.
-    points = points_of(_whole_records(run_dir))
+    points = points_of(whole_records(run_dir))
     wanted = points if metric is None else (point for point in points if point.name == metric)
     return _told(run_dir, history_of(wanted, all_attempts=all_attempts))
 
@@ -95,13 +95,13 @@ def read_config(
 
 
 def _revisions(run_dir: RunDir, wid: str) -> RevisionHistory:
-    return RevisionHistory(record for record in _whole_records(run_dir) if record.wid == wid)
+    return RevisionHistory(record for record in whole_records(run_dir) if record.wid == wid)
 
 
 # ---------------------------------------------------------------------- values that were too large for a line
 
 
-def _whole_records(run_dir: RunDir) -> Iterator[Envelope]:
+def whole_records(run_dir: RunDir) -> Iterator[Envelope]:
     """Return the records of a run, with the values in them that were too large for a line."""
     records = read_run(run_dir)
     values = _LargeValues(BlobStore(RunFolder(Path(run_dir)).blobs))

@@ -18,7 +18,7 @@ from lezea_mlops.reports.rows import SIGNS
 MOST_PARAMS = 80
 MOST_PARENTS = 3
 MOST_SPANS = 3
-AT_RIGHT = (1, 4, 5)
+AT_RIGHT = (1, 2, 3)
 
 
 def lineage(
@@ -73,7 +73,7 @@ def _show_networks(
 ) -> None:
     made = counted(sum(map(len, line.values())), "modification")
     paper.row(Piece(f"{paper.shown(identity)}: {counted(len(line), 'network')} in line, {made}", "bold"))
-    headings = ("network", "born", "type", "lived", "fitness", "gain", "")
+    headings = ("network", "born", "fitness", "gain", "type", "lived", "")
     rows: list[list[Cell]] = [[[Piece(heading, "dim")] for heading in headings]]
     for network_id, nodes in line.items():
         rows.append(_network_cells(paper, evolution, network_id))
@@ -96,9 +96,9 @@ def _network_cells(paper: Paper, evolution: Evolution, network_id: str) -> list[
     network, fitness = networks[network_id], networks.fitness(network_id)
     last = next((value for _, value in sorted(fitness.items(), reverse=True) if value is not None), None)
     return [
-        [Piece(paper.shown(network_id), "bold")], number(network.generation, "d"),
+        [Piece(paper.shown(network_id), "bold")], number(network.generation, "d"), number(last, ".4g"), [],
         [Piece(paper.shown(network.network_type or ""))], [Piece(_spans(networks.generations(network_id)))],
-        number(last, ".4g"), [], _further(paper, network.parent_ids),
+        _further(paper, network.parent_ids),
     ]  # fmt: skip
 
 
@@ -125,7 +125,7 @@ def _spans(generations: Sequence[int]) -> str:
 
 def _show_modifications(paper: Paper, evolution: Evolution, identity: str, nodes: Sequence[Node]) -> None:
     paper.row(Piece(f"{paper.shown(identity)}: {counted(len(nodes), 'modification')} in line", "bold"))
-    headings = ("modification", "step", "type", "target", "score", "gain", "")
+    headings = ("modification", "step", "score", "gain", "type", "target", "")
     rows: list[list[Cell]] = [[[Piece(heading, "dim")] for heading in headings]]
     rows += [_modification_cells(paper, evolution, node, "", node.modification.target) for node in nodes]
     paper.columns(rows, AT_RIGHT)
@@ -139,8 +139,8 @@ def _modification_cells(
     further = _further(paper, this.parent_ids)
     return [
         [Piece(indent), Piece(SIGNS[this.accepted] + " ", STYLES[this.accepted]), Piece(paper.shown(this.id))],
-        number(node.step, "d"), [Piece(paper.shown(this.type or ""))], [Piece(paper.shown(target or ""), "dim")],
-        number(this.score, ".4g"), number(evolution.modifications.gain(this.id), "+.2g"),
+        number(node.step, "d"), number(this.score, ".4g"), number(evolution.modifications.gain(this.id), "+.2g"),
+        [Piece(paper.shown(this.type or ""))], [Piece(paper.shown(target or ""), "dim")],
         [*further, Piece(" " * any(piece.text for piece in further)), Piece(paper.shown(params, MOST_PARAMS), "dim")],
     ]  # fmt: skip
 

@@ -41,11 +41,16 @@ class Paper:
         return text
 
     def row(self, *pieces: Piece) -> None:
-        """Print one row."""
-        self._print([pieces])
+        """Print one row, however long it is."""
+        if self.console.is_terminal:
+            self.console.print(self._styled(pieces), soft_wrap=True)
+        else:
+            self._echo([pieces])
 
     def columns(self, rows: Sequence[Sequence[Cell]], right: Iterable[int] = ()) -> None:
         """Print rows whose cells stand below each other; a row of one cell takes no part in that.
+
+        What is beyond the width of a terminal is left out.
 
         Args:
             rows: the cells of each row.
@@ -58,19 +63,24 @@ class Paper:
             for index in range(most)
         ]
         at_right = set(right)
-        self._print(
+        lines = [
             row[0] if len(row) == 1 else _aligned(row, found, widths, at_right)
             for row, found in zip(rows, lengths, strict=True)
-        )
+        ]
+        if not self.console.is_terminal:
+            self._echo(lines)
+            return
+        for line in lines:
+            self.console.print(self._styled(line), no_wrap=True, overflow="ellipsis")
 
-    def _print(self, rows: Iterable[Sequence[Piece]]) -> None:
-        if self.console.is_terminal:
-            for row in rows:
-                line = Text.assemble(*((self._encodable(piece.text), piece.style) for piece in row))
-                self.console.print(line, no_wrap=True, overflow="ellipsis")
-        else:
-            lines = ("".join(piece.text for piece in row).rstrip() for row in rows)
-            typer.echo(self._encodable("\n".join(lines)))
+    def _styled(self, pieces: Sequence[Piece]) -> Text:
+        text = Text.assemble(*((self._encodable(piece.text), piece.style) for piece in pieces))
+        text.rstrip()
+        return text
+
+    def _echo(self, lines: Iterable[Sequence[Piece]]) -> None:
+        texts = ("".join(piece.text for piece in line).rstrip() for line in lines)
+        typer.echo(self._encodable("\n".join(texts)))
 
     def _encodable(self, text: str) -> str:
         if not self._ascii:

@@ -34,8 +34,8 @@ LIMIT = 200
 # Without a limit so many rows share the widths of their columns.
 BLOCK = 10_000
 MOST_PARENTS = 3
-HEADINGS = ("modification", "step", "type", "target", "score", "gain")
-AT_RIGHT = (1, 4, 5)
+HEADINGS = ("modification", "step", "score", "gain", "type", "target")
+AT_RIGHT = (1, 2, 3)
 
 
 def tree(
@@ -133,13 +133,7 @@ def _draw(
     paper.row(Piece(paper.shown(summary(modifications, forest.counts), 300), "bold"))
     if not len(forest):
         return
-    paper.row(
-        *(
-            piece
-            for each, word in _SIGNED.items()
-            for piece in (Piece(SIGNS[each], STYLES[each]), Piece(word))
-        )
-    )
+    paper.row(*_LEGEND)
     best = modifications.best()
     favoured = forest.place.get(best, NOWHERE) if best is not None else NOWHERE
     first = None if start is None else forest.place[start]
@@ -156,7 +150,12 @@ def _draw(
     print_problems(paper, evolution.problems())
 
 
-_SIGNED = {True: " accepted   ", False: " rejected   ", None: " undecided"}
+_WORDS = {True: " accepted   ", False: " rejected   ", None: " undecided   "}
+_LEGEND = [
+    *(piece for each, word in _WORDS.items() for piece in (Piece(SIGNS[each], STYLES[each]), Piece(word))),
+    Piece("★", "yellow"),
+    Piece(" champion"),
+]
 
 
 class _Sketch:
@@ -192,13 +191,13 @@ class _Sketch:
         node = self._forest.node(place)
         this = node.modification
         name = Piece(self._paper.shown(this.id), "bold" if place in self._line else "")
-        marks = ["★ champion"] * (place == self._best) + ["survivor"] * (place in self._survivors)
-        marks += self._parents(place) + [f"{row.below:,} below"] * bool(row.below)
+        star = Piece(" ★" if place == self._best else "", "yellow")
+        marks = ["survivor"] * (place in self._survivors) + self._parents(place)
+        marks += [f"{row.below:,} below"] * bool(row.below)
         return [
-            [Piece(row.lines, "dim"), Piece(SIGNS[this.accepted] + " ", STYLES[this.accepted]), name],
-            number(node.step, "d"), [Piece(self._paper.shown(this.type or ""))],
-            [Piece(self._paper.shown(this.target or ""), "dim")],
-            number(this.score, ".4g"), number(self._forest.tree.gain(this.id), "+.2g"),
+            [Piece(row.lines, "dim"), Piece(SIGNS[this.accepted] + " ", STYLES[this.accepted]), name, star],
+            number(node.step, "d"), number(this.score, ".4g"), number(self._forest.tree.gain(this.id), "+.2g"),
+            [Piece(self._paper.shown(this.type or ""))], [Piece(self._paper.shown(this.target or ""), "dim")],
             [Piece(", ".join(marks), "cyan")],
         ]  # fmt: skip
 

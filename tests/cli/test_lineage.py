@@ -52,11 +52,11 @@ def test_the_line_of_a_network_and_what_made_each_step(run: Path) -> None:
     assert result.exit_code == 0
     assert [line.rstrip() for line in result.stdout.splitlines()] == [
         "n1: 2 networks in line, 2 modifications",
-        "network  born  type    lived   fitness   gain",
-        "n0          0  tasker  0          0.25",
-        "n1          1  tasker  1–3, 5    1.125         also from x0",
-        '  ● m1      1  widen               0.5         {"units": 4}',
-        "  ■ m3      1  cross              0.75  +0.25  also from m9",
+        "network  born  fitness   gain  type    lived",
+        "n0          0     0.25         tasker  0",
+        "n1          1    1.125         tasker  1–3, 5  also from x0",
+        '  ● m1      1      0.5         widen           {"units": 4}',
+        "  ■ m3      1     0.75  +0.25  cross           also from m9",
     ]
 
 
@@ -64,9 +64,9 @@ def test_the_line_of_a_modification(run: Path) -> None:
     """Its ancestors along the first parent, and itself."""
     assert lineage(run, "m3").stdout.splitlines() == [
         "m3: 2 modifications in line",
-        "modification  step  type   target  score   gain",
-        '● m1             1  widen  n1        0.5         {"units": 4}',
-        "■ m3             1  cross  n1       0.75  +0.25  also from m9",
+        "modification  step  score   gain  type   target",
+        '● m1             1    0.5         widen  n1      {"units": 4}',
+        "■ m3             1   0.75  +0.25  cross  n1      also from m9",
     ]
 
 

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import csv
+import fcntl
 import io
 import json
 import os
+import pty
+import re
+import struct
 import subprocess
 import sys
+import termios
 from pathlib import Path
 from typing import Any
 
@@ -72,11 +77,11 @@ def test_the_tree_is_drawn_with_verdicts_scores_gains_and_types() -> None:
         "5 modifications: 2 accepted, 2 rejected, 1 undecided (acceptance 50.0%); champion c, score 0.75"
     )
     assert body(result) == [
-        "┌● a             1  widen      net-1     0.5",
-        "├──✕ d           2  prune                0.4   -0.1",
-        "├● c             2  crossover           0.75  +0.25  ★ champion, survivor, also on b",
+        "┌● a             1    0.5         widen      net-1",
+        "├──✕ d           2    0.4   -0.1  prune",
+        "├● c ★           2   0.75  +0.25  crossover          survivor, also on b",
         "└■ e             2",
-        "─✕ b             1  prune               0.25",
+        "─✕ b             1   0.25         prune",
     ]
 
 
@@ -257,6 +262,29 @@ def test_a_pipe_gets_no_colours_and_a_terminal_without_unicode_gets_letters() ->
     output, _ = started(run.path, PYTHONIOENCODING="utf-8", TERM="xterm-256color").communicate()
     assert b"\x1b" not in output
     assert "┌● grün" in output.decode()
+
+
+def test_a_narrow_terminal_cuts_rows_and_never_sentences() -> None:
+    """One row stays one row, in colours; what is said is said whole."""
+    run = run_of(
+        *([modification(f"m{i}", type="widen_layer", target="a network with a long name")] for i in range(9))
+    )
+    screen, end = pty.openpty()
+    fcntl.ioctl(end, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 40, 0, 0))
+    process = subprocess.Popen(
+        [sys.executable, "-m", "lezea_mlops.cli", "tree", str(run.path), "--limit", "4"],
+        env=os.environ | {"PYTHONPATH": str(ROOT), "TERM": "xterm-256color"}, stdout=end,
+    )  # fmt: skip
+    process.wait()
+    os.close(end)
+    output = os.read(screen, 100_000).decode()
+    os.close(screen)
+    assert "\x1b[32m● " in output
+    lines = re.sub(r"\x1b\[[\d;]*m", "", output).replace("\r\n", "\n").splitlines()
+    rows = [line for line in lines if line.startswith("─")]
+    assert len(rows) == 4
+    assert all(len(row) == 40 and row.endswith("…") for row in rows)
+    assert any(line.endswith("--from draw a part") for line in lines)
 
 
 def test_nothing_heavy_is_loaded() -> None:

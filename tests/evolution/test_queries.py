@@ -167,7 +167,7 @@ def runs(draw: st.DrawFn) -> list[Logged]:
     """Return the records of a run of two writers, in logged order.
 
     Parents may never come, come late, or be descendants; ids come again with other contents. A content that comes again
-    after another one of its id is left out.
+    after another one of its id is left out: MongoDB keeps when a content was first logged, and not that it was again.
     """
     found: list[Logged] = []
     seen: dict[str, list[str]] = {}
@@ -186,10 +186,11 @@ def runs(draw: st.DrawFn) -> list[Logged]:
             )
             found.append(population(number, draw(alive))._replace(wid=wid, att=att))
         else:
-            new = []
+            new: list[Any] = []
             for content in draw(st.lists(contents(), max_size=4)):
                 versions = seen.setdefault(str(content["id"]), [])
-                if repr(content) in versions[:-1]:
+                twice = content["id"] is not None and content["id"] in [each["id"] for each in new]
+                if twice or repr(content) in versions[:-1]:
                     continue
                 versions += [repr(content)] if repr(content) not in versions else []
                 new.append(content)
@@ -214,3 +215,185 @@ def test_mongodb_answers_as_the_journal_does(place: Place, logged: list[Logged])
     assert answers(mongo, ids, networks) == expected
     again = JournalQueries(read_evolution_from_mongo(place.database, mongo.run_id))
     assert answers(again, ids, networks) == expected
+
+
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(logged=runs(), other=runs())
+def test_runs_in_one_database_do_not_meet(place: Place, logged: list[Logged], other: list[Logged]) -> None:
+    """Though their modifications and networks have the same ids; a run id may even begin another."""
+    run_id = os.urandom(8).hex()
+    asked = [place.run(*logged, run_id=run_id), place.run(*other, run_id=f"{run_id}-2")]
+    for mongo, journal in asked:
+        assert answers(mongo, IDS, IDS) == answers(journal, IDS, IDS)
+
+
+def test_what_is_no_text_is_refused_before_anything_is_asked(place: Place) -> None:
+    """An operator can come in nowhere, and the message names the argument."""
+    both = place.run(*drawn())
+    for value in ({"$gt": ""}, {"$where": "sleep(1000)"}, None, 7, ["a"], b"a"):
+        for queries in both:
+            for name in ("lineage", "ancestors", "descendants"):
+                with pytest.raises(TypeError, match=r"modification_id is .*; pass the id as text"):
+                    getattr(queries, name)(value)
+            for name in ("network_lineage", "path_to"):
+                with pytest.raises(TypeError, match=r"network_id is .*; pass the id as text"):
+                    getattr(queries, name)(value)
+        with pytest.raises(TypeError, match="run_id is"):
+            MongoQueries(place.database, value)
+        with pytest.raises(TypeError, match="run_id is"):
+            read_evolution_from_mongo(place.database, value)
+
+
+def test_steps_that_count_nothing_are_refused(place: Place) -> None:
+    """With what was expected."""
+    for queries in place.run(*drawn()):
+        for steps in (0, -1, True, 1.5, "10", None):
+            with pytest.raises(ValueError, match=r"steps is .*; pass how many steps"):
+                queries.acceptance_by_type(steps)
+
+
+def test_an_id_that_was_not_logged_is_a_key_error(place: Place) -> None:
+    """Also one that was only named as a parent; what made a network of which nothing is known is nothing."""
+    for queries in place.run(tree({"id": "a", "parent_ids": ["ghost"]}), network("n", "m")):
+        for ask in (queries.lineage, queries.ancestors, queries.descendants):
+            for name in ("ghost", ""):
+                with pytest.raises(KeyError, match=f"'{name}' was logged"):
+                    ask(name)
+        with pytest.raises(KeyError, match="'m' was logged"):
+            queries.network_lineage("m")
+        assert (queries.lineage("a"), queries.network_lineage("n")) == (["a"], ["n"])
+
+
+def test_of_several_contents_the_one_logged_last_answers(place: Place) -> None:
+    """What was proposed first and decided later counts once, as decided; former parents are none any more."""
+    for queries in place.run(
+        tree({"id": "a", "type": "widen"}, {"id": "b", "type": "widen"}, step=1),
+        tree(
+            {"id": "c", "parent_ids": ["a"], "type": "widen", "score": 9, "accepted": True, "target": "n"},
+            step=1,
+        ),
+        tree(
+            {"id": "c", "parent_ids": ["b"], "type": "prune", "score": 1, "accepted": False, "target": "n"},
+            step=2,
+        ),
+        tree(
+            {"id": "d", "type": "widen", "score": 5, "accepted": True, "target": "n"},
+            {"id": "e", "type": "widen"},
+            {"id": "d", "type": "prune", "accepted": False, "parent_ids": ["e"]},
+            step=2,
+        ),
+    ):
+        assert queries.lineage("c") == [*queries.ancestors("c"), "c"] == ["b", "c"]
+        assert (queries.descendants("a"), queries.descendants("b")) == ([], ["c"])
+        assert (queries.best_path(), queries.path_to("n")) == ([], [])
+        # In one record the later one counts, and stands where it was logged.
+        assert (queries.lineage("d"), queries.descendants("e")) == (["e", "d"], ["d"])
+        expected = [(1, "widen", 2, 0), (2, "prune", 2, 0), (2, "widen", 1, 0)]
+        assert queries.acceptance_by_type() == expected
+
+
+def test_the_best_is_found_behind_many_that_were_taken_back(place: Place) -> None:
+    """However many higher scores stand in documents that do not count any more."""
+    first = [{"id": f"m{n}", "accepted": True, "score": 1000 + n} for n in range(300)]
+    then = [{"id": f"m{n}", "accepted": n == 7, "score": n} for n in range(300)]
+    for queries in place.run(tree(*first), tree(*then), tree({"id": "last", "accepted": True, "score": 7})):
+        assert queries.best_path() == ["m7"]
+
+
+LONG = 3_000
+
+
+def test_long_lines_and_wide_families_have_every_answer(place: Place) -> None:
+    """A line of thousands, a node with as many children, crossovers all along, and parents logged behind children."""
+    line = [{"id": f"m{n}", "parent_ids": [f"m{n - 1}", f"m{n // 2}"] if n else []} for n in range(LONG)]
+    fan = [{"id": f"f{n}", "parent_ids": ["m0", "never"], "target": "n"} for n in range(LONG)]
+    nets = [network(f"n{n}", f"n{n - 1}") for n in range(1, 300)]
+    mongo, journal = place.run(tree(*fan), tree(*line[::-1]), *nets)
+    last = f"m{LONG - 1}"
+    assert mongo.lineage(last) == journal.lineage(last) == [each["id"] for each in line]
+    assert mongo.ancestors(last) == journal.ancestors(last)
+    assert len(mongo.descendants("m0")) == 2 * LONG - 1
+    assert mongo.descendants("m0") == journal.descendants("m0")
+    assert repr(mongo.path_to("n")) == repr(journal.path_to("n"))
+    assert (
+        mongo.network_lineage("n299") == journal.network_lineage("n299") == [f"n{n}" for n in range(1, 300)]
+    )
+
+
+@pytest.mark.slow
+def test_where_the_server_refuses_a_search_it_is_asked_piece_by_piece(place: Place) -> None:
+    """It takes 100 MB for one; here the documents that lead to the answer are three times that."""
+    heavy = {"params": {"weights": "x" * 1_000_000}}
+    records = [
+        tree({"id": f"m{n}", "parent_ids": [f"m{n - 1}"] if n else [], **heavy}, {"id": f"c{n}", "parent_ids": ["m0"]})
+        for n in range(300)
+    ]  # fmt: skip
+    mongo, journal = place.run(*records)
+    with pytest.raises(Exception, match="maximum memory"):
+        list(mongo._searches._search(["m299"], True, None))
+    for ask in ("lineage", "ancestors"):
+        assert getattr(mongo, ask)("m299") == getattr(journal, ask)("m299")
+    assert mongo.descendants("m0") == journal.descendants("m0")
+
+
+def test_values_too_large_for_a_document_do_not_hide_lines_and_lives(place: Place) -> None:
+    """Parents and fitness are read from where they were moved to; params stay pointers."""
+    many = [f"parent {number} of a very wide crossover" for number in range(100_000)]
+    fitness = {f"individual {number} of a very large population": number / 7 for number in range(80_000)}
+    weights = [number % 10 for number in range(1_000_000)]
+    mongo, journal = place.run(
+        tree({"id": many[0]}, {"id": many[99_999]}),
+        tree({"id": "child", "parent_ids": many}),
+        tree({"id": "heavy", "target": "n", "params": {"weights": weights}}),
+        population(1, fitness),
+    )
+    [stored] = place.database.modifications.find({"id": "child"})
+    assert "%large" in stored["parent_ids"]
+    assert mongo.lineage("child") == journal.lineage("child") == [many[0], "child"]
+    assert mongo.ancestors("child") == journal.ancestors("child") == [many[0], many[99_999]]
+    name = "individual 79999 of a very large population"
+    assert mongo.network_lineage(name) == journal.network_lineage(name) == [name]
+    assert mongo.path_to("n")[0].modification.params["weights"]["%large"]["bytes"] > 1_000_000
+    again = read_evolution_from_mongo(place.database, mongo.run_id)
+    assert again.networks.fitness(name) == {1: 79_999 / 7}
+    assert again.modifications["child"].modification.parent_ids == tuple(many)
+
+
+def test_what_mongodb_returns_is_the_evolution_of_the_journal(place: Place) -> None:
+    """Nodes with all that was logged of them, statistics, problems, networks and lives are equal."""
+    mongo, journal = place.run(
+        *drawn(),
+        tree(
+            {
+                "id": "f",
+                "parent_ids": ["g"],
+                "params": {"a.b": {"$num": "NaN"}, "": 2**63},
+                "own": [{"$b64": "AA=="}],
+            }
+        ),
+        tree(
+            {"id": "g", "parent_ids": ["f", "ghost"]},
+            {"id": "a", "score": 5},
+            scope=(("builder", "1"), ("layer", "2")),
+        ),
+    )
+    again, expected = read_evolution_from_mongo(place.database, mongo.run_id), journal._evolution
+    assert list(again.modifications) == list(expected.modifications)
+    for name in expected.modifications:
+        assert repr(again.modifications.versions(name)) == repr(expected.modifications.versions(name))
+    assert again.modifications.statistics() == expected.modifications.statistics()
+    assert again.problems() == expected.problems()
+    assert {problem.kind for problem in again.problems()} == {"unknown_parent", "duplicate", "cycle"}
+    for name in expected.networks:
+        assert again.networks[name] == expected.networks[name]
+        assert again.networks.fitness(name) == expected.networks.fitness(name)
+    assert (again.networks.survivors(), again.networks.champion()) == (["n1", "wild"], "wild")
+
+
+def test_of_a_run_that_is_not_there_nothing_is_known(place: Place) -> None:
+    """An unknown database is an empty one."""
+    queries = MongoQueries(place.database, "no-such-run")
+    assert (queries.best_path(), queries.acceptance_by_type(), queries.path_to("n")) == ([], [], [])
+    assert len(read_evolution_from_mongo(place.database, "no-such-run").modifications) == 0
+    with pytest.raises(KeyError):
+        queries.descendants("m")

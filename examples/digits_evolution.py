@@ -73,18 +73,19 @@ class Proposal:
     builder_id: str
     parents: tuple[Tasker, ...]
     network: Network
-    target: str
+    place: str  # what was changed: "layer 0"
     params: dict[str, Any]
 
     @property
     def parent_ids(self) -> list[str]:
-        """The modifications this one builds on; none for a change of a first tasker."""
-        return list(dict.fromkeys(parent.lineage[-1] for parent in self.parents if parent.lineage))
+        """The modifications that made the parents; a first tasker was made by none."""
+        return [parent.lineage[-1] for parent in self.parents if parent.lineage]
 
     @property
     def lineage(self) -> tuple[str, ...]:
-        """The path from a first tasker to this modification (along the first parent)."""
-        return (*self.parents[0].lineage, self.modification_id)
+        """The path from a change of a first tasker to this modification, along the first parent that has one."""
+        lines = (parent.lineage for parent in self.parents if parent.lineage)
+        return (*next(lines, ()), self.modification_id)
 
 
 # --------------------------------------------------------------------------------------------------
@@ -120,7 +121,8 @@ def _change_activation(network: Network, rng: np.random.Generator) -> Changed:
 def _change_learning_rate(network: Network, rng: np.random.Generator) -> Changed:
     factor = float(rng.choice([0.33, 0.5, 2.0, 3.0]))
     after = float(np.clip(network.learning_rate * factor, *LEARNING_RATES))
-    return network.copy(learning_rate=after), "optimizer", {"from": network.learning_rate, "to": after}
+    shown = {"from": float(f"{network.learning_rate:.3g}"), "to": float(f"{after:.3g}")}
+    return network.copy(learning_rate=after), "optimizer", shown
 
 
 def _prune_layer(network: Network, rng: np.random.Generator) -> Changed:
@@ -177,10 +179,10 @@ class Builder:
         if kind == CROSSOVER and mate is not None:
             parents = (parent, mate)
             network = joined(parent.network, mate.network, MAX_WIDTH)
-            target, params = "network", {"mate": mate.network_id, "widths": network.widths}
+            place, params = "network", {"widths": network.widths}
         else:
-            network, target, params = KINDS_OF_ONE[kind][1](parent.network, rng)
-        return Proposal(modification_id, kind, self.builder_id, parents, network, target, params)
+            network, place, params = KINDS_OF_ONE[kind][1](parent.network, rng)
+        return Proposal(modification_id, kind, self.builder_id, parents, network, place, params)
 
     def _choice(self, kinds: list[str], rng: np.random.Generator) -> str:
         strengths = np.exp([self.preferences[kind] for kind in kinds])
@@ -226,18 +228,21 @@ class Outcome:
     child: Tasker
     accepted: bool
     reward: float  # the accuracy that the modification itself gained or lost
+    reason: str  # why it was accepted, or was not
 
     def as_modification(self) -> dict[str, Any]:
         """The entry of the modification tree."""
-        proposal = self.proposal
+        proposal, child = self.proposal, self.child
         return {
             "id": proposal.modification_id,
             "parent_ids": proposal.parent_ids,
             "type": proposal.kind,
             "accepted": self.accepted,
-            "score": self.child.val.accuracy,
-            "target": f"{proposal.parents[0].network_id}/{proposal.target}",
-            "params": {**proposal.params, "builder": proposal.builder_id, "network": self.child.network_id},
+            "score": child.val.accuracy,
+            "target": child.network_id,
+            "params": {"place": proposal.place, **proposal.params},
+            "component_id": proposal.builder_id,
+            "reason": self.reason,
         }
 
 
@@ -336,7 +341,8 @@ class Evolution:
         outcomes = []
         for tasker, proposal, child in zip(self.population, proposals, children, strict=True):
             reward = child.val.accuracy - proposal.parents[0].val.accuracy
-            outcomes.append(Outcome(proposal, child, child.val.rank > tasker.val.rank, reward))
+            accepted = child.val.rank > tasker.val.rank
+            outcomes.append(Outcome(proposal, child, accepted, reward, reason_of(child, tasker)))
         for slot, outcome in enumerate(outcomes):
             if outcome.accepted:
                 self.population[slot] = outcome.child
@@ -354,6 +360,15 @@ class Evolution:
             champion = Champion(leader, network, leader.val, evaluated(network, self.task.test))
         self.champions.append(champion)
         return champion
+
+
+def reason_of(child: Tasker, rival: Tasker) -> str:
+    """What decided between a child and the tasker in its slot."""
+    if child.val.accuracy != rival.val.accuracy:
+        figures = f"validation accuracy {child.val.accuracy:.4f} against {rival.val.accuracy:.4f}"
+    else:
+        figures = f"validation loss {child.val.loss:.4f} against {rival.val.loss:.4f}"
+    return f"{figures} of {rival.network_id}, whose slot it would take"
 
 
 def conclusion_of(evolution: Evolution) -> str:
@@ -377,17 +392,3 @@ def conclusion_of(evolution: Evolution) -> str:
     judged = [builder for builder in evolution.builders.values() if builder.rewards]
     top = max(judged, key=lambda builder: builder.mean_reward)
     return text + f"Best builder: {top.builder_id}, a {top.style} ({top.mean_reward:+.4f} per proposal)."
-
-
-def table_of(evolution: Evolution) -> list[str]:
-    """What was tried, by kind and by builder, as lines of text."""
-    lines = [f"{'modification':22}{'tried':>7}{'accepted':>10}{'mean reward':>13}"]
-    used = [(kind, tally) for kind, tally in evolution.tallies.items() if tally.tried]
-    for kind, tally in sorted(used, key=lambda item: -item[1].mean_reward):
-        lines.append(f"{kind:22}{tally.tried:7}{tally.accepted:10}{tally.mean_reward:+13.4f}")
-    lines += ["", f"{'builder':22}{'tried':>7}{'mean reward':>23}   prefers in the end"]
-    for builder in sorted(evolution.builders.values(), key=lambda builder: -builder.mean_reward):
-        name = f"{builder.builder_id} ({builder.style})"
-        favourite = max(builder.preferences, key=builder.preferences.__getitem__)
-        lines.append(f"{name:22}{len(builder.rewards):7}{builder.mean_reward:+23.4f}   {favourite}")
-    return lines

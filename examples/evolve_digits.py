@@ -11,7 +11,8 @@ It shows what the tracker is for, on a run that takes about a minute and compute
 
 Steps: the curves of a tasker count epochs since the start, everything about the population counts generations.
 Taskers are logged by the slot they live in ("t0"), because curves need names that stay; the networks that pass
-through a slot have unique ids ("net-g3-t0"). A proposal in training has curves of its own ("t0-trial").
+through a slot have unique ids. What is tried in generation 3 for slot t0 is the modification "mod-g3-t0", and the
+network it makes is "net-g3-t0". While that is trained, it has curves of its own ("t0-trial").
 
     python examples/evolve_digits.py --generations 40 --taskers 8 --builders 4 --seed 7
 """
@@ -22,7 +23,6 @@ import argparse
 import sys
 import tempfile
 import time
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -40,7 +40,6 @@ from digits_evolution import (
     Proposal,
     Tasker,
     conclusion_of,
-    table_of,
 )
 from digits_networks import (
     BATCH_SIZE,
@@ -57,10 +56,11 @@ from digits_networks import (
     sample_losses,
     training,
 )
+from digits_report import cost_eur, print_result, print_ways_to_look
 from lezea_mlops.tracker import ExperimentTracker, NetworkType
 
-EUR_PER_CPU_HOUR = 0.04  # about what a cloud asks for one virtual core; the CPU time itself is measured
 RUNTIME_LIMIT_S = 600.0
+CLOSE_TIMEOUT_S = 60.0  # so that what is printed at the end can be looked at at once
 SCORED_SAMPLES = 5  # how many samples get a relevance score per generation
 SHOWN_ACTIONS = 10
 
@@ -283,7 +283,7 @@ class TrackedEvolution:
 
     def _log_population(self, generation: int) -> None:
         population, champion = self.evolution.population, self.evolution.champions[-1]
-        accuracies = {tasker.slot: tasker.val.accuracy for tasker in population}
+        accuracies = {tasker.network_id: tasker.val.accuracy for tasker in population}
         mean = float(np.mean(list(accuracies.values())))
         self.tracker.log_population_snapshot(
             len(population),
@@ -320,35 +320,8 @@ class TrackedEvolution:
         self.tracker.log_dict(table, "confusion.json")
         used = self.usage
         self.tracker.log_resource_cost(used.cpu_s / 3600.0, used.memory_mb / 1e3, used.io_bytes)
-        self.tracker.log_business_metrics(resource_cost_eur=_cost_eur(used), cpu_seconds=used.cpu_s)
+        self.tracker.log_business_metrics(resource_cost_eur=cost_eur(used), cpu_seconds=used.cpu_s)
         self.tracker.log_conclusion(conclusion_of(self.evolution))
-
-
-def _cost_eur(usage: Usage) -> float:
-    return usage.cpu_s / 3600.0 * EUR_PER_CPU_HOUR
-
-
-def _print_summary(run: TrackedEvolution, recommendations: list[dict[str, Any]]) -> None:
-    first, last, tracker = run.evolution.champions[0], run.evolution.champions[-1], run.tracker
-    journal = Path(tracker.run_dir).resolve() / "events.jsonl"
-    with journal.open("rb") as lines:
-        events = sum(1 for _ in lines)
-    print(f"\nChampion   {last.tasker.network_id}: {last.network}")
-    print(f"Accuracy   test {first.test.accuracy:.3f} -> {last.test.accuracy:.3f}, ", end="")
-    print(f"validation {first.val.accuracy:.3f} -> {last.val.accuracy:.3f}")
-    used = run.usage
-    print(f"Cost       {used.cpu_s:.1f} CPU seconds in {used.wall_s:.1f} s, {_cost_eur(used):.6f} EUR\n")
-    print("\n".join(table_of(run.evolution)))
-    print("\nRecommendations" if recommendations else "\nNo recommendations")
-    for rule, count in Counter(entry["rule"] for entry in recommendations).items():
-        entry = next(entry for entry in recommendations if entry["rule"] == rule)
-        more = f" (and {count - 1} more like it)" if count > 1 else ""
-        print(f"  [{entry['severity']}] {rule}: {entry['message']}{more}")
-    print(f"\n{events} events in {journal}")
-    print("Look at the run with:")
-    print(f"  mlflow ui --backend-store-uri sqlite:///{Path('mlflow.db').resolve().as_posix()}")
-    if tracker.mlflow_url:
-        print(f"  {tracker.mlflow_url}")
 
 
 def _positive(text: str) -> int:
@@ -380,11 +353,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     tags = {"dataset": "sklearn-digits", "seed": str(settings.seed)}
     # Arrays this small gain nothing from more BLAS threads, and CPU time would count their waiting as work.
     with threadpool_limits(1), tempfile.TemporaryDirectory() as folder:
-        with ExperimentTracker("evolve-digits", purpose=purpose, tags=tags, async_mode=True) as tracker:
+        with ExperimentTracker(
+            "evolve-digits",
+            purpose=purpose,
+            tags=tags,
+            async_mode=True,
+            settings={"close_timeout_s": CLOSE_TIMEOUT_S},
+        ) as tracker:
             run = TrackedEvolution(tracker, settings, Path(folder))
             run.run()
             recommendations = tracker.get_recommendations()
-        _print_summary(run, recommendations)
+        print_result(run.evolution, run.usage, recommendations)
+        print_ways_to_look(tracker, run.evolution.champions[-1].tasker.network_id)
     return 0
 
 

@@ -201,7 +201,7 @@ class TreeView {
     const { tree } = this, search = this.matches.size > 0;
     this.#stroke(into.filter((i) => tree.verdict[i] === "rejected"), "edge-rejected", 1);
     this.#stroke(into.filter((i) => tree.verdict[i] !== "rejected"), search ? "edge-rejected" : "edge", 1.4);
-    this.#stroke(into.filter((i) => tree.champions.has(i)), "champion", Math.max(3, Math.min(7, this.scaleY / 2)));
+    this.#stroke(into.filter((i) => tree.champions.has(i)), "champion", Math.max(4, Math.min(8, 0.9 * this.scaleY)));
     this.#stroke(into.filter((i) => this.line.has(i)), "selected", 2.5);
     this.#otherParents();
   }

@@ -205,6 +205,16 @@ def test_a_run_that_goes_on_is_drawn_as_far_as_it_is_written() -> None:
     assert names(tree(tracker.run_dir)) == ["a", "b"]
 
 
+def test_a_journal_that_cannot_be_read_is_said() -> None:
+    """With the reason, and code 2."""
+    run = run_of()
+    run.journal("main").unlink()
+    run.journal("main").mkdir()
+    result = tree(run.path)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert "cannot read the journal" in result.stderr
+
+
 HOSTILE = ["\x1b[31mred\x1b[0m", "two\nlines", "[bold]markup[/bold]", "tab\there", "x" * 500]
 
 

@@ -5,6 +5,7 @@ Nothing here imports a driver: a database is whatever has the methods of pymongo
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
@@ -37,7 +38,10 @@ Order = tuple[Any, ...]
 
 def order_of(document: Document) -> Order:
     """Return where a document stands in logged order."""
-    return tuple(from_document(document.get(name, 0)) for name in ORDER_FIELDS)
+    att, ts, seq = document["att"], document["ts"], document["seq"]
+    if not (isinstance(att, int) and isinstance(ts, int) and isinstance(seq, int)):
+        att, ts, seq = from_document(att), from_document(ts), from_document(seq)
+    return att, ts, document["wid"], seq, document.get("index", 0)
 
 
 def in_batches(values: Iterable[Any]) -> Iterator[list[Any]]:
@@ -147,9 +151,12 @@ def read_evolution_from_mongo(database: Any, run_id: str) -> Evolution:
     """
     check_text("run_id", run_id)
     evolution = Evolution()
-    for document in _sorted(database[MODIFICATIONS], run_id):
-        moment = moment_of(record_of(document, ModificationTreeLogged.type, {}))
-        evolution.modifications.add_all((modification_of(database, document),), moment)
+    modifications = _sorted(database[MODIFICATIONS], run_id)
+    for _, of_record in itertools.groupby(modifications, key=lambda each: (each["wid"], each["seq"])):
+        first = next(of_record)
+        moment = moment_of(record_of(first, ModificationTreeLogged.type, {}))
+        logged = (modification_of(database, each) for each in itertools.chain([first], of_record))
+        evolution.modifications.add_all(logged, moment)
     for document in _sorted(database[NETWORKS], run_id):
         evolution.networks.register(*network_of(database, document))
     for document in _sorted(database[POPULATIONS], run_id):

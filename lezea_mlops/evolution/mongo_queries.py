@@ -29,6 +29,8 @@ from lezea_mlops.evolution.tree import Node
 
 _PLACE = dict.fromkeys(("id", *ORDER_FIELDS), 1)
 _FINITE = {"$gt": float("-inf"), "$lt": float("inf")}
+# Of so many documents it is faster to ask for all that do not count.
+_MANY = 50_000
 # The best one that counts is almost always among so many.
 _FEW = 100
 # The name of a document that is not the first one of its id.
@@ -38,8 +40,8 @@ _NOT_FIRST = {"$expr": {"$ne": ["$_id", {"$concat": ["$run_id", "/", "$id"]}]}}
 class MongoQueries:
     """Answers from the documents of one run, as far as it is delivered.
 
-    Ids go into queries as values and never as query text. Lines are followed by ``$graphLookup``, and no answer has to
-    fit into one document.
+    Ids go into queries as values and never as query text. Lines are followed by ``$graphLookup``, some generations at a
+    time, and no answer has to fit into one document.
 
     Args:
         database: a pymongo ``Database``.
@@ -84,7 +86,12 @@ class MongoQueries:
         check_text("modification_id", modification_id)
         if self._modifications.find_one({"run_id": self.run_id, "id": modification_id}, {"_id": 1}) is None:
             raise not_logged(modification_id)
-        found = {each["id"]: each for each in self._counting(self._searches.downward(modification_id))}
+        documents = list(self._searches.downward(modification_id))
+        if len(documents) > _MANY:
+            passed = {each["_id"] for each in self._superseded()}
+            found = {each["id"]: each for each in documents if each["_id"] not in passed}
+        else:
+            found = {each["id"]: each for each in self._counting(documents)}
         children: dict[str, list[str]] = {}
         for name, document in found.items():
             for parent in self._searches.parents(document):

@@ -11,6 +11,7 @@ from typing import Any
 
 from lezea_mlops.events import as_id
 from lezea_mlops.evolution.documents import (
+    BATCH,
     ORDER_FIELDS,
     Document,
     as_stored,
@@ -21,12 +22,11 @@ from lezea_mlops.evolution.documents import (
 
 # What a server answers that would have to hold more than 100 MiB for a search.
 _TOO_MUCH = 40099
-# So many generations are searched at once where all at once were too many.
-_FEWER = 64
-# A line has one node in each generation, but a search finds the other parents of crossovers too: it begins with so
-# many generations and goes on with more or fewer, so that about twice as many documents come as the line has nodes.
+# Several generations are searched at once, to save requests: more, the fewer documents come of them. To find many
+# documents takes a search longer than many requests take, so that wide generations are asked for one by one.
 _FIRST_DEPTH = 16
 _MAX_DEPTH = 1_024
+_MAX_DEPTH_OF_ALL = 64
 
 
 class Searches:
@@ -73,8 +73,9 @@ class Searches:
         while parents and (name := parents[0]) not in line:
             if name not in newest:
                 found, possible = self._bounded(as_stored(name), True, depth)
-                most = most if possible == depth else max(1, possible or 0)
+                most = most if possible == depth else max(1, possible)
                 newest = newest_by_id(found, self.name_of)
+                # One node of each generation is on the line; the others come with crossovers.
                 wide = len(found) > 2 * (depth + 1)
                 depth = min(max(1, depth // 2) if wide else 2 * depth, most)
             if name not in newest:
@@ -96,7 +97,7 @@ class Searches:
     def _all(self, node_id: str, up: bool) -> Iterator[Document]:
         """Yield every document that a search leads to, once."""
         asked, brought, waiting = {node_id}, set[Any](), [node_id]
-        depth: int | None = None
+        depth = _FIRST_DEPTH
         while waiting:
             begun, waiting = waiting, []
             for batch in in_batches(begun):
@@ -109,13 +110,14 @@ class Searches:
                     if document["_id"] not in brought:
                         brought.add(document["_id"])
                         yield document
+                depth = depth // 2 if len(found) > BATCH else min(max(1, 2 * depth), _MAX_DEPTH_OF_ALL)
             waiting = [key for key in dict.fromkeys(waiting) if key not in asked]
             asked.update(waiting)
 
     def _leads_to(self, document: Document, up: bool) -> Sequence[str]:
         return self.parents(document) if up else [self.name_of(document)]
 
-    def _went_on(self, document: Document, up: bool, depth: int | None) -> bool:
+    def _went_on(self, document: Document, up: bool, depth: int) -> bool:
         """Tell whether the server looked behind a document: not behind the deepest, nor into a list it cannot see."""
         if document.get("level", depth) == depth:
             return False
@@ -123,21 +125,21 @@ class Searches:
 
     # ------------------------------------------------------------------ requests
 
-    def _bounded(self, keys: Sequence[Any], up: bool, depth: int | None) -> tuple[list[Document], int | None]:
-        """Return the documents, and how many further generations were searched; None: all."""
-        while depth != 0:
+    def _bounded(self, keys: Sequence[Any], up: bool, depth: int) -> tuple[list[Document], int]:
+        """Return the documents that the keys lead to, and how many generations behind them were searched too."""
+        while depth:
             try:
                 return list(self._search(keys, up, depth)), depth
             except Exception as error:
                 # It is the driver's, and where nobody asks MongoDB that need not be installed.
                 if getattr(error, "code", None) != _TOO_MUCH:
                     raise
-                depth = _FEWER if depth is None else depth // 4
+                depth //= 4
         field = self._node_field if up else self._parents_field
         query = {"run_id": self._run_id, field: {"$in": list(keys)}}
         return list(self._database[self._collection].find(query, self._projection)), 0
 
-    def _search(self, keys: Sequence[Any], up: bool, depth: int | None) -> Any:
+    def _search(self, keys: Sequence[Any], up: bool, depth: int) -> Any:
         """Return a cursor over the documents that the keys lead to, and those behind them."""
         node, parents = self._node_field, self._parents_field
         search: dict[str, Any] = {
@@ -145,10 +147,8 @@ class Searches:
             # As values: what begins with $ would be the name of a field.
             "startWith": {"$literal": list(keys)},
             "connectFromField": parents if up else node, "connectToField": node if up else parents,
-            "restrictSearchWithMatch": {"run_id": self._run_id},
+            "restrictSearchWithMatch": {"run_id": self._run_id}, "maxDepth": depth,
         }  # fmt: skip
-        if depth is not None:
-            search["maxDepth"] = depth
         # Unwound right behind, what is found never has to be one document, which could not be larger than 16 MB.
         return self._database.aggregate(
             [

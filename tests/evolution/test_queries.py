@@ -15,7 +15,13 @@ from pymongo import MongoClient
 from pymongo.database import Database
 
 from lezea_mlops import read_evolution
-from lezea_mlops.evolution import JournalQueries, MongoQueries, Queries, read_evolution_from_mongo
+from lezea_mlops.evolution import (
+    JournalQueries,
+    MongoQueries,
+    Queries,
+    mongo_queries,
+    read_evolution_from_mongo,
+)
 from lezea_mlops.journal import JournalWriter, RunFolder, read_run
 from lezea_mlops.sinks.base import Run
 from lezea_mlops.sinks.mongodb import MongoSink
@@ -264,8 +270,13 @@ def test_an_id_that_was_not_logged_is_a_key_error(place: Place) -> None:
         assert (queries.lineage("a"), queries.network_lineage("n")) == (["a"], ["n"])
 
 
-def test_of_several_contents_the_one_logged_last_answers(place: Place) -> None:
+@pytest.mark.parametrize("many", [0, 50_000])
+def test_of_several_contents_the_one_logged_last_answers(
+    place: Place, monkeypatch: pytest.MonkeyPatch, many: int
+) -> None:
     """What was proposed first and decided later counts once, as decided; former parents are none any more."""
+    # Above so many documents it is asked in another way which of them count.
+    monkeypatch.setattr(mongo_queries, "_MANY", many)
     for queries in place.run(
         tree({"id": "a", "type": "widen"}, {"id": "b", "type": "widen"}, step=1),
         tree(
@@ -330,7 +341,7 @@ def test_where_the_server_refuses_a_search_it_is_asked_piece_by_piece(place: Pla
     ]  # fmt: skip
     mongo, journal = place.run(*records)
     with pytest.raises(Exception, match="maximum memory"):
-        list(mongo._searches._search(["m299"], True, None))
+        list(mongo._searches._search(["m299"], True, 1_000))
     for ask in ("lineage", "ancestors"):
         assert getattr(mongo, ask)("m299") == getattr(journal, ask)("m299")
     assert mongo.descendants("m0") == journal.descendants("m0")

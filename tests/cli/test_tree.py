@@ -260,6 +260,17 @@ def test_a_reader_that_goes_away_costs_no_traceback(form: str) -> None:
     process.wait()
 
 
+@pytest.mark.parametrize("form", ["--full", "--csv", "--json"])
+def test_a_reader_that_was_gone_before_costs_no_traceback(form: str) -> None:
+    """Of what would wait for the interpreter's end to be written, too."""
+    process = started(family().path, form)
+    assert process.stdout is not None
+    assert process.stderr is not None
+    process.stdout.close()
+    assert process.stderr.read() == b""
+    process.wait()
+
+
 def test_a_pipe_gets_no_colours_and_a_terminal_without_unicode_gets_letters() -> None:
     """Whatever the encoding, nothing fails."""
     run = run_of([modification("grün", type="weiß"), modification("b", "grün", accepted=False)])

@@ -93,6 +93,8 @@ def test_what_was_logged_never_becomes_markup_or_script(words: str) -> None:
     parsed = Parsed(page)
     assert [tag for tag, _ in parsed.tags] == [tag for tag, _ in harmless.tags]
     assert parsed.texts["script"][1] == harmless.texts["script"][1]
+    # Browsers end a script in more ways than the parser here knows.
+    assert not set(parsed.texts["script"][0]) & set("<>&")
     data = data_of(page)
     assert data["id"] == [words]
     assert text(data, "type", 0) == words
@@ -129,8 +131,8 @@ def test_the_same_evolution_gives_the_same_page() -> None:
 
 def test_a_large_tree_is_shown_in_part_and_the_page_says_so() -> None:
     """The line of the champion from its first ancestor, accepted ones, and the newest; never more than the limit."""
-    logged = chain(40, score=0.1)
-    logged[30]["score"] = 0.9
+    logged = chain(40, score=0.1, accepted=None)
+    logged[30] |= {"score": 0.9, "accepted": True}
     logged += [modification(f"old{i}", accepted=False) for i in range(400)]
     logged += [modification(f"new{i}", f"old{i}", accepted=False) for i in range(60)]
     evolution = evolution_of(logged)

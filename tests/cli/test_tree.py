@@ -243,7 +243,8 @@ def started(*arguments: object, **environment: str) -> subprocess.Popen[bytes]:
     """Start the command as a person does."""
     return subprocess.Popen(
         [sys.executable, "-m", "lezea_mlops.cli", "tree", *map(str, arguments)],
-        env=os.environ | {"PYTHONPATH": str(ROOT)} | environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        env=os.environ | {"PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": ""} | environment,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
     )  # fmt: skip
 
 

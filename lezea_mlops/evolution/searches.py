@@ -110,7 +110,10 @@ class Searches:
                     if document["_id"] not in brought:
                         brought.add(document["_id"])
                         yield document
-                depth = depth // 2 if len(found) > BATCH else min(max(1, 2 * depth), _MAX_DEPTH_OF_ALL)
+                if len(found) > BATCH:
+                    depth //= 2
+                elif len(found) < BATCH // 4:
+                    depth = min(max(1, 2 * depth), _MAX_DEPTH_OF_ALL)
             waiting = [key for key in dict.fromkeys(waiting) if key not in asked]
             asked.update(waiting)
 

@@ -52,7 +52,9 @@ def shown(
 ) -> Iterator[tuple[Database[Any], str]]:
     """Return a database with the run of the page, and its id; all programs but the one that deletes it have run."""
     programs = [block for block in blocks("py") if DELETING not in block]
-    done = run_python("\n".join([*programs, "print(run)"]), check=False, LEZEA_MONGO_URI=mongo_uri)
+    # On a busy machine delivery may take longer than an end waits by itself.
+    settings = {"LEZEA_MONGO_URI": mongo_uri, "LEZEA_CLOSE_TIMEOUT_S": "60"}
+    done = run_python("\n".join([*programs, "print(run)"]), check=False, **settings)
     assert (done.returncode, done.stderr) == (0, "")
     with MongoClient[Any](mongo_uri) as client:
         yield client.get_default_database(), done.stdout.strip()

@@ -42,8 +42,8 @@ def query_evolution(run: RunDir, *, mongo_uri: str | None = None) -> Iterator[Qu
     """Ask for lines, descendants, acceptance and what made a network: MongoDB if it has the run, else the journal.
 
     The answers are the same, as far as the run is delivered. MongoDB gives them without reading the run as a whole; the
-    journal is read at once, into memory. Where MongoDB cannot be asked, a warning says so, and the journal answers. What
-    pymongo raises later, at a question, is not caught.
+    journal is read at once, into memory. Where MongoDB cannot be asked, a warning says so, and the journal answers.
+    What pymongo raises later, at a question, is not caught.
 
     Args:
         run: the run folder, or the experiment id of a run in ``LEZEA_RUNS_DIR`` or in MongoDB.

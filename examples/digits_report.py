@@ -68,7 +68,8 @@ def print_ways_to_look(tracker: ExperimentTracker, champion_id: str) -> None:
     else:
         print(f"  {_program('mlflow')} ui --backend-store-uri {shlex.quote(settings.mlflow_tracking_uri)}")
     if settings.mongo_uri is None:
-        print("No MongoDB: LEZEA_MONGO_URI is not set.")
+        print("LEZEA_MONGO_URI names no MongoDB. Once it does, the run is delivered there by:")
+        print(f"  {lezea} sync {run}")
     else:
         print("The documents in MongoDB, compared with the journal:")
         print(f"  {lezea} audit {run}")

@@ -207,4 +207,4 @@ def test_readme_asks_in_python(demonstration: Demonstration, place: int) -> None
     beginnings = {line[:6] for line in shown.splitlines()}
     assert {line[:6] for line in answer.splitlines()} == beginnings
     if "MongoClient" in code:
-        assert sum(ast.literal_eval(line)["tried"] for line in answer.splitlines()) == 16
+        assert sum(ast.literal_eval(line)["proposed"] for line in answer.splitlines()) == 16

@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -57,6 +58,8 @@ class Made:
 
 
 Finisher: TypeAlias = Callable[[RunFolder], Iterable[Made]]
+# Gives None where another process has the right.
+Right: TypeAlias = Callable[[], AbstractContextManager[LifeLock | None]]
 
 
 @dataclass
@@ -93,33 +96,34 @@ def holds_events(folder: RunFolder, types: Collection[str]) -> bool:
 
 
 def run_finishers(
-    folder: RunFolder, lock: LifeLock, names: Sequence[str], *, main_is_closing: bool = False
+    folder: RunFolder, right: Right, names: Sequence[str], *, main_is_closing: bool = False
 ) -> Finished:
     """Run the finishers of a run whose newest attempt has ended, and journal what they made; each at most once.
 
-    One that fails costs a warning, and is tried again when the run is delivered the next time.
+    The right to deliver is needed before and after a finisher, not while it works: a run that is resumed meanwhile need
+    not wait for a page. One that fails costs a warning, and is tried again when the run is delivered the next time.
 
     Args:
         folder: the run.
-        lock: the right to deliver it, which is the right to write as ``courier``.
+        right: takes the right to deliver it, which is the right to write as ``courier``, for a with-block.
         names: the finishers, each as ``package.module:function``.
         main_is_closing: the process of ``main`` has told its end and waits for this; else it must be gone.
     """
     finished = Finished()
     try:
-        attempt = _attempt_to_finish(folder, main_is_closing) if names else None
-        if attempt is None:
-            return finished
-        before = _made_before(folder, attempt)
+        with right() as lock:
+            attempt = _attempt_to_finish(folder, main_is_closing) if names and lock is not None else None
+            before = _made_before(folder, attempt) if attempt is not None else {}
     except (JournalError, OSError) as error:
         log.warning("what is made of the run in %s at its end cannot be made: %s", folder.path, error)
         return finished
+    if attempt is None:
+        return finished
     for name in names:
-        earlier = before.get(name, _Earlier())
-        if earlier.is_all:
+        if before.get(name, _Earlier()).is_all:
             continue
         try:
-            finished.made += _run(folder, lock, attempt, name, earlier.names)
+            finished.made += _run(folder, right, attempt, name)
         except Exception as error:  # noqa: BLE001 (what stands behind a name is code of any kind, and no part of a delivery)
             _tell(folder, name, error)
             finished.failed += 1
@@ -172,12 +176,23 @@ def _made_before(folder: RunFolder, attempt: int) -> dict[str, _Earlier]:
     return found
 
 
-def _run(folder: RunFolder, lock: LifeLock, attempt: int, name: str, there: Collection[str]) -> int:
+def _run(folder: RunFolder, right: Right, attempt: int, name: str) -> int:
     """Run one finisher, journal those of its files that are not there yet, and return how many these are."""
     module, _, function = name.partition(":")
     needed_for = f"the finisher {name}"
     finisher: Finisher = getattr(require(module, package="lezea-mlops", needed_for=needed_for), function)
     made = list(finisher(folder))
+    if not made:
+        return 0
+    with right() as lock:
+        if lock is None:
+            # Whoever has it now does this in the end.
+            return 0
+        return _journal(folder, lock, attempt, name, made)
+
+
+def _journal(folder: RunFolder, lock: LifeLock, attempt: int, name: str, made: Sequence[Made]) -> int:
+    there = _made_before(folder, attempt).get(name, _Earlier()).names
     blobs = BlobStore(folder.blobs)
     # All are captured before the first is journaled, so that hardly anything can come between the records.
     fields = [

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from lezea_mlops._clock import Deadline
 from lezea_mlops._files import LifeLock
@@ -83,21 +84,25 @@ class Finishing:
         if self._delivery is not None:
             self._delivery.forget_lock()
 
-    def _finish(self) -> None:
+    @contextlib.contextmanager
+    def _right(self) -> Iterator[LifeLock | None]:
+        """Take the right to deliver for as long as a with-block lasts; None while another process has it."""
         try:
             self._lock = take_delivery_lock(self._folder)
         except OSError as error:
             # Whoever could not deliver for that reason has said so.
             log.debug("cannot lock the delivery of %s: %s", self._folder.path, error)
-        if self._lock is None:
-            return
         try:
-            finished = run_finishers(
-                self._folder, self._lock, self._names, main_is_closing=self._main_is_closing
-            )
+            yield self._lock
         finally:
-            self._lock.release()
-            self._lock = None
+            if self._lock is not None:
+                self._lock.release()
+                self._lock = None
+
+    def _finish(self) -> None:
+        finished = run_finishers(
+            self._folder, self._right, self._names, main_is_closing=self._main_is_closing
+        )
         self.failed = finished.failed
         if finished.made and (sinks := self._sinks()):
             self._delivery = RunDelivery(self._folder, sinks)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
@@ -103,7 +104,7 @@ def _deliver_locked(folder: RunFolder, settings: Settings, order: Order, lock: L
     """Deliver a run that this process has the right to deliver."""
     wrong = _written_ends(folder, lock) or _without_records(folder)
     # Before all that waits is shipped, so that what they make waits with it.
-    failed = run_finishers(folder, lock, order.finishers).failed
+    failed = run_finishers(folder, lambda: contextlib.nullcontext(lock), order.finishers).failed
     sinks = [sink for sink in build_sinks(settings) if order.sinks is None or sink.name in order.sinks]
     reports = [_deliver(folder, sink, order, wrong) for sink in sinks]
     return [replace(report, finisher_failed=failed) for report in reports]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +50,7 @@ def finish(folder: RunFolder, *names: str, main_is_closing: bool = False) -> Fin
     lock = take_delivery_lock(folder)
     assert lock is not None
     try:
-        return run_finishers(folder, lock, names, main_is_closing=main_is_closing)
+        return run_finishers(folder, lambda: nullcontext(lock), names, main_is_closing=main_is_closing)
     finally:
         lock.release()
 

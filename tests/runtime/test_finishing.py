@@ -22,6 +22,7 @@ from tests.gate import Gate
 from tests.sinks.mlflow.seen import artifacts, the_run
 
 PATIENCE_S = 60.0
+PATIENT = {"close_timeout_s": PATIENCE_S}
 TREE = [{"type": "widen", "accepted": True}]
 
 
@@ -30,7 +31,7 @@ def ended_run(
 ) -> ExperimentTracker:
     """Return the tracker of a run that has ended, with these finishers registered."""
     monkeypatch.setattr(assembly, "FINISHERS", finishers)
-    tracker = ExperimentTracker("Finished", auto_start=True, settings=settings)
+    tracker = ExperimentTracker("Finished", auto_start=True, settings=PATIENT | settings)
     tracker.log_metrics({"loss": 0.5}, step=1)
     if trees:
         tracker.log_modification_tree(1, TREE)
@@ -38,6 +39,13 @@ def ended_run(
         os.mkfifo(tracker.run_dir / "gate")
     tracker.end()
     return tracker
+
+
+def let_threads_end() -> None:
+    """Wait for threads that a deadline left behind at their work."""
+    for thread in threading.enumerate():
+        if thread.name.startswith(("lezea-finishing", "lezea-mlflow-")):
+            thread.join(PATIENCE_S)
 
 
 def pages(uri: str, tracker: ExperimentTracker) -> list[str]:
@@ -70,7 +78,7 @@ def test_what_is_made_is_delivered_when_end_returns(
 def test_a_run_with_modifications_has_the_page_of_its_tree(mlflow_store: str) -> None:
     """Nobody has to ask for it; a run without one has none."""
     for trees in ([TREE], []):
-        with ExperimentTracker("Grown") as tracker:
+        with ExperimentTracker("Grown", settings=PATIENT) as tracker:
             for step, tree in enumerate(trees):
                 tracker.log_modification_tree(step, tree)
         assert pages(mlflow_store, tracker) == ["evolution/tree.html"] * len(trees)
@@ -101,15 +109,15 @@ def test_one_that_fails_at_the_end_is_counted(
 def test_one_that_takes_long_does_not_keep_the_end_waiting(
     mlflow_store: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It goes on beside the program; nobody else delivers meanwhile, and what it makes arrives."""
+    """It goes on beside the program, and what it makes arrives; others may deliver meanwhile, as a resumed run does."""
     tracker = ended_run(monkeypatch, WAITING, close_timeout_s=2.0)
     assert tracker.status == "completed"
     assert pages(mlflow_store, tracker) == []
-    assert take_delivery_lock(RunFolder(tracker.run_dir)) is None
+    lock = take_delivery_lock(RunFolder(tracker.run_dir))
+    assert lock is not None
+    lock.release()
     (tracker.run_dir / "gate").write_bytes(b"<p>late</p>")
-    for thread in threading.enumerate():
-        if thread.name == "lezea-finishing":
-            thread.join(PATIENCE_S)
+    let_threads_end()
     assert pages(mlflow_store, tracker) == ["evolution/late.html"]
 
 
@@ -119,6 +127,7 @@ def test_with_no_time_left_it_is_the_next_deliverys(
     """A program that must be gone at once is."""
     tracker = ended_run(monkeypatch, PAGE, close_timeout_s=0.3)
     assert calls(RunFolder(tracker.run_dir)) == []
+    let_threads_end()
     assert sync(tracker, [PAGE]).error is None
     assert pages(mlflow_store, tracker) == ["evolution/tree.html"]
 
@@ -157,10 +166,10 @@ def test_a_rank_leaves_a_run_that_goes_on_as_it_is(
     monkeypatch.setattr(assembly, "FINISHERS", (PAGE,))
     main = ExperimentTracker("Demo", experiment_id="job", settings={"mode": "offline"})
     monkeypatch.setenv("RANK", "1")
-    ExperimentTracker("Demo", experiment_id="job", auto_start=True).end()
+    ExperimentTracker("Demo", experiment_id="job", auto_start=True, settings=PATIENT).end()
     assert calls(RunFolder(main.run_dir)) == []
     main.end()
-    ExperimentTracker("Demo", resume="job", auto_start=True).end()
+    ExperimentTracker("Demo", resume="job", auto_start=True, settings=PATIENT).end()
     assert calls(RunFolder(main.run_dir)) == ["page"]
     assert pages(mlflow_store, main) == ["evolution/tree.html"]
 

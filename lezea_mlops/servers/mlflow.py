@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import urllib.request
 from collections.abc import Mapping, Sequence
 
 from lezea_mlops.servers.process import HOST
@@ -41,6 +40,9 @@ class MlflowServer(Server):
 
     def ready(self) -> bool:
         """Tell whether it says that it is healthy."""
+        # Here, for it takes longer to load than most commands to run.
+        import urllib.request
+
         # What stands between this machine and the world has no business between this machine and itself.
         direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
         try:

@@ -80,7 +80,7 @@ def _print(report: AuditReport, repaired: bool) -> None:
         say(console, f"{counted(report.delivered, 'record')} delivered by the repair")
     if report.repair_error:
         say(console, f"[red]the repair is not complete: {escape(report.repair_error)}[/red]")
-    if repaired:
+    if repaired and report.repair_error is None:
         if report.missing or report.doubled or report.altered:
             say(console, _what_helps(report))
         return

@@ -150,7 +150,7 @@ class Shipper:
         if self._open:
             self._open = False
             try:
-                with surprises_end_here(self.sink.name, self.health.last_error):
+                with surprises_end_here(f"the sink {self.sink.name}", self.health.last_error):
                     self.sink.close()
             except Unavailable as error:
                 log.debug("closing %s: %s", self.health.destination, error)
@@ -210,7 +210,7 @@ class Shipper:
 
     def _hand_over(self, records: Sequence[Envelope]) -> tuple[list[Refused], dict[str, Any]]:
         """Give *records* to the sink; return those that it refused, and what it remembers now."""
-        with surprises_end_here(self.sink.name, self.health.last_error):
+        with surprises_end_here(f"the sink {self.sink.name}", self.health.last_error):
             if not self._open:
                 self.sink.open(Run(self._identity(), self._folder.path), self._cursor.state.sink)
                 self._open = True

@@ -1,4 +1,4 @@
-"""What a sink does not declare: the one place where it ends."""
+"""What a sink, or other code that stands behind a name, does not declare: the one place where it ends."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ log = logging.getLogger("lezea_mlops")
 
 @contextlib.contextmanager
 def surprises_end_here(
-    sink: str, told_before: str | None = None, declared: tuple[type[Exception], ...] = ()
+    who: str, told_before: str | None = None, declared: tuple[type[Exception], ...] = ()
 ) -> Iterator[None]:
-    """Turn what a sink does not declare into ``Unavailable``, and log it with its traceback.
+    """Turn what somebody does not declare into ``Unavailable``, and log it with its traceback.
 
     Args:
-        sink: its name.
+        who: whose work it is, such as ``the sink mlflow``.
         told_before: the message of the last error; the same again is not logged again.
         declared: errors beside ``Unavailable`` that go on as they are.
 
     Raises:
-        Unavailable: the sink raised it, or something that it does not declare.
+        Unavailable: it was raised, or something that is not declared.
     """
     try:
         yield
@@ -36,14 +36,14 @@ def surprises_end_here(
     except Exception as error:
         message = without_secrets(f"{type(error).__name__}: {error}")
         if message != told_before:
-            _tell(sink, error)
+            _tell(who, error)
         raise Unavailable(message, "error") from error
 
 
-def _tell(sink: str, error: Exception) -> None:
+def _tell(who: str, error: Exception) -> None:
     told = "".join(traceback.format_exception(error))
-    said = "the sink %s failed in a way it does not declare"
+    said = "%s failed in a way it does not declare"
     if (shown := without_secrets(told)) == told:
-        log.error(said, sink, exc_info=error)
+        log.error(said, who, exc_info=error)
     else:
-        log.error(said + ":\n%s", sink, shown)
+        log.error(said + ":\n%s", who, shown)

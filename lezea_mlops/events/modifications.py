@@ -69,7 +69,11 @@ def as_id(value: Any) -> str | None:
 def _parents(rest: dict[str, Any]) -> tuple[str, ...]:
     """Take the parents out of *rest*, given as one or as several, each once and in their order."""
     several, one = rest.pop("parent_ids", None), rest.pop("parent_id", None)
-    if one is None and isinstance(several, list) and all(type(parent) is str and parent for parent in several):
+    if (
+        one is None
+        and isinstance(several, list)
+        and all(type(parent) is str and parent for parent in several)
+    ):
         return tuple(several) if len(several) < 2 else tuple(dict.fromkeys(several))
     given = [*(several if isinstance(several, list) else [several])]
     given += one if isinstance(one, list) else [one]

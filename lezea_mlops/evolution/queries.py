@@ -103,10 +103,10 @@ class JournalQueries:
         """Return how many modifications of each type were proposed and accepted."""
         check_steps(steps)
         proposed, accepted = Counter[_Group](), Counter[_Group]()
-        for node in map(self._evolution.modifications.__getitem__, self._evolution.modifications):
-            first = None if node.step is None else node.step - node.step % steps
-            proposed[first, node.modification.type] += 1
-            accepted[first, node.modification.type] += node.modification.accepted is True
+        for step, kind, verdict in self._evolution.modifications.verdicts():
+            first = None if step is None else step - step % steps
+            proposed[first, kind] += 1
+            accepted[first, kind] += verdict is True
         return list(acceptances(proposed, accepted))
 
     def best_path(self) -> list[str]:

@@ -44,7 +44,9 @@ class Versions:
         seen[content] = first, last
         if content == current:
             return first if first != placed else None
-        return first if order_of(last) >= order_of(seen[current][1]) else None
+        # One that came late says nothing new of who was last, also where both were logged by one record.
+        is_last = last == moment and order_of(last) >= order_of(seen[current][1])
+        return first if is_last else None
 
     def of(self, node: int) -> list[tuple[Hashable, int]]:
         """Return the contents of a node that came again, each with its first moment, the last logged last."""

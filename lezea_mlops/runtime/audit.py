@@ -130,7 +130,7 @@ class _Audit:
         self.report = AuditReport(folder.run_id, sink.name, self.destination)
         self.again: dict[str, int] = {}
         try:
-            with surprises_end_here(sink.name, declared=(JournalError, OSError)):
+            with surprises_end_here(f"the sink {sink.name}", declared=(JournalError, OSError)):
                 self._run(folder, sink)
         except Unavailable as error:
             self.report.error, self.report.reason = str(error), error.reason

@@ -17,7 +17,7 @@ from typing import Any, TypeAlias
 
 from lezea_mlops._files import LifeLock
 from lezea_mlops._lazy import require
-from lezea_mlops.delivery.health import without_secrets
+from lezea_mlops.delivery import surprises_end_here
 from lezea_mlops.errors import JournalError
 from lezea_mlops.events import ArtifactLogged, RunFinished
 from lezea_mlops.journal import (
@@ -31,8 +31,8 @@ from lezea_mlops.journal import (
     read_chunk,
     state_of,
 )
-from lezea_mlops.runtime.call import message_of
 from lezea_mlops.runtime.remembered import sync_command
+from lezea_mlops.sinks.base import Unavailable
 
 log = logging.getLogger("lezea_mlops")
 
@@ -123,8 +123,9 @@ def run_finishers(
         if before.get(name, _Earlier()).is_all:
             continue
         try:
-            finished.made += _run(folder, right, attempt, name)
-        except Exception as error:  # noqa: BLE001 (what stands behind a name is code of any kind, and no part of a delivery)
+            with surprises_end_here(f"the finisher {name}"):
+                finished.made += _run(folder, right, attempt, name)
+        except Unavailable as error:
             _tell(folder, name, error)
             finished.failed += 1
     return finished
@@ -223,11 +224,10 @@ def _captured(folder: RunFolder, blobs: BlobStore, made: Made) -> dict[str, Any]
     }  # fmt: skip
 
 
-def _tell(folder: RunFolder, name: str, error: Exception) -> None:
-    log.debug("the finisher %s failed", name, exc_info=error)
+def _tell(folder: RunFolder, name: str, error: Unavailable) -> None:
     log.warning(
         "the finisher %s failed for the run in %s, which is complete without it (%s); %s tries it again",
-        name, folder.path, without_secrets(message_of(error)), sync_command(folder),
+        name, folder.path, error, sync_command(folder),
     )  # fmt: skip
 
 

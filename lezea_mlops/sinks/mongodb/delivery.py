@@ -84,18 +84,35 @@ class RunDelivery:
         return ((collection, raw(self._large.fitted(document))) for collection, document in documents)
 
     def _store_experiment(self) -> None:
-        """Write the run's document, unless another write came between."""
+        """Write the run's document, unless another write came between, or somebody deleted it."""
         content = raw(self._large.fitted(self._experiment.document()))
         revision = content[BOOKKEEPING]["revision"]
         newer_than = {"_id": self._run_id, f"{BOOKKEEPING}.revision": {"$lt": revision}}
+        experiments = self._database[EXPERIMENTS]
         try:
-            self._database[EXPERIMENTS].replace_one(newer_than, content, upsert=True)
-        except DuplicateKeyError as error:
+            # It is made once: what somebody deleted must not come back without its documents.
+            written = experiments.replace_one(newer_than, content, upsert=not self.is_there)
+        except DuplicateKeyError:
+            written = None
+        if self.is_there and written is not None and written.matched_count == 0:
+            if experiments.find_one({"_id": self._run_id}, {"_id": 1}) is None:
+                raise removed(self._run_id)
+            written = None
+        if written is None:
             # One of ours that was thought lost, or somebody else's; what stands there is read again, and this repeated.
             raise Unavailable(
                 f"the document of the run {self._run_id} was written by somebody else meanwhile", "waiting"
-            ) from error
+            )
         if self._stored is not None:
             self._large.delete_unless(self._stored, content)
         self._stored, self.is_there = content, True
         self._experiment.revision = revision
+
+
+def removed(run_id: str) -> Unavailable:
+    """Return what is said of a run that was there and is not any more."""
+    return Unavailable(
+        f"the run {run_id} is not in MongoDB any more: somebody deleted it. "
+        f"`lezea sync --recreate --to mongodb {run_id}` delivers it anew",
+        "removed",
+    )

@@ -78,6 +78,11 @@ def tree_document(record: Envelope, run_id: str) -> Document | None:
     return record_document(Envelope(record.type, record.meta, own, record.version), run_id)
 
 
+def modification_key(run_id: str, identity: str) -> str:
+    """Return the plain ``_id`` of a modification; behind a ``#`` stands which further content of an id it is."""
+    return f"{run_id}/{identity.replace('%', '%25').replace('#', '%23')}"
+
+
 def modification_documents(record: Envelope, run_id: str) -> Iterator[Document]:
     """Yield a document for each modification of a logged tree, under the plain ``_id`` of its own id."""
     logged = record.payload.get("modifications")
@@ -91,7 +96,7 @@ def modification_documents(record: Envelope, run_id: str) -> Iterator[Document]:
     for index, each in enumerate(logged):
         found = read_modification(each, f"{prefix}{index + 1}")
         document = head.copy()
-        document["_id"] = f"{run_id}/{found.id}"
+        document["_id"] = modification_key(run_id, found.id)
         document["index"] = index
         document["id"] = found.id
         document["parent_ids"] = list(found.parent_ids)

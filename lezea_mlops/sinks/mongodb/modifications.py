@@ -14,7 +14,7 @@ from typing import Any
 import bson
 from pymongo import DeleteOne, ReplaceOne
 
-from lezea_mlops.sinks.mongodb.documents import MODIFICATIONS, Document
+from lezea_mlops.sinks.mongodb.documents import MODIFICATIONS, Document, modification_key
 from lezea_mlops.sinks.mongodb.writing import (
     BATCH_DOCUMENTS,
     RAW,
@@ -116,7 +116,7 @@ def settled(logged: Sequence[Mapping[str, Any]]) -> dict[str, Document]:
         earliest.setdefault(content_of(each), each)
     wanted: dict[str, Document] = {}
     for each in earliest.values():
-        plain = f"{each['run_id']}/{each['id']}"
+        plain = modification_key(each["run_id"], each["id"])
         wanted[_name(each, plain, wanted)] = dict(each)
     return {identity: {**document, "_id": identity} for identity, document in wanted.items()}
 

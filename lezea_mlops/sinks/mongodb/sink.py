@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from lezea_mlops.events import Envelope
-from lezea_mlops.sinks.base import AuditCounts, AuditedJournal, Finding, Run, Unavailable
+from lezea_mlops.sinks.base import AuditCounts, AuditedJournal, Finding, Run
 from lezea_mlops.sinks.mongodb.connection import address_of, connect, translated_errors
 
 # While one batch waits for the server's disk, the next one can be on its way.
@@ -42,16 +42,12 @@ class MongoSink:
         if self._worker is None:
             self._worker = ThreadPoolExecutor(WORKERS, "lezea-mongodb")
         # It imports the driver, which need not be installed where nobody delivers.
-        from lezea_mlops.sinks.mongodb.delivery import RunDelivery
+        from lezea_mlops.sinks.mongodb.delivery import RunDelivery, removed
 
         with translated_errors(self.destination):
             self._delivery = RunDelivery(self._database, run.run_id, self._worker)
         if state.get("begun") and not self._delivery.is_there:
-            raise Unavailable(
-                f"the run {run.run_id} is not in MongoDB at {self.destination} any more: somebody deleted it. "
-                f"`lezea sync --recreate --to mongodb {run.run_id}` delivers it anew",
-                "removed",
-            )
+            raise removed(run.run_id)
         self._begun = self._delivery.is_there
 
     def deliver(self, records: Sequence[Envelope]) -> None:

@@ -89,6 +89,25 @@ def test_a_modification_twice_is_doubled(delivered: Place) -> None:
     assert [finding.kind for finding in findings if finding.what == "modification m1"] == ["doubled"]
 
 
+def test_a_run_that_is_deleted_while_it_is_delivered_does_not_come_back_in_part(delivered: Place) -> None:
+    """The next record of the run as a whole finds its document gone, and says so."""
+    delivered.database.experiments.delete_many({})
+    delivered.log("param", params={"lr": 0.2})
+    assert delivered.ship().health.state == "removed"
+    assert delivered.database.experiments.count_documents({}) == 0
+
+
+def test_a_document_that_somebody_else_wrote_meanwhile_is_read_again(delivered: Place) -> None:
+    """Two deliveries of one run, which nothing but a wrong clock of locks allows, do not overwrite each other."""
+    delivered.database.experiments.update_one({}, {"$set": {"lezea.revision": 100}})
+    delivered.log("param", params={"lr": 0.2})
+    health = delivered.ship().health
+    assert health.failures["waiting"] == 1
+    assert delivered.ship().health.state == "ok"
+    [found] = delivered.database.experiments.find()
+    assert (found["params"], found["lezea"]["revision"]) == ({"lr": 0.2}, 101)
+
+
 @pytest.mark.parametrize("collection", ["training_steps", "modifications", "events", "rewards"])
 def test_a_document_of_no_record_is_told(delivered: Place, collection: str) -> None:
     """Somebody else wrote it; delivering again cannot mend that."""

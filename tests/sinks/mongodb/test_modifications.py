@@ -62,6 +62,18 @@ def test_other_content_of_an_id_is_a_document_with_the_number_of_its_record(plac
     assert found == {"m1": None, "m1#1": True, "m1#2": False, "m1#rank1/1": False}
 
 
+def test_an_id_that_looks_like_the_name_of_other_content_is_an_id(place: Place) -> None:
+    """The signs # and % of an id are escaped in its document's name."""
+    place.log_tree(1, [{"id": "a"}, {"id": "a#2", "score": 1}, {"id": "a%232", "score": 2}])
+    place.log_tree(2, [{"id": "a", "accepted": True}])
+    place.ship()
+    found = {name: (each["id"], each["accepted"]) for name, each in place.modifications().items()}
+    assert found == {
+        "a": ("a", None), "a#2": ("a", True), "a%232": ("a#2", None), "a%25232": ("a%232", None),
+    }  # fmt: skip
+    assert place.audit()[0] == []
+
+
 def test_an_earlier_record_that_comes_later_takes_the_plain_name(place: Place) -> None:
     """The journal of another writer may be shipped long after; then what stood there moves."""
     place.log_tree(1, [{"id": "m1", "score": 1}], wid="rank1")

@@ -72,6 +72,7 @@ class Shipper:
         self.sink = sink
         self.breaker = breaker or Breaker()
         self.health = SinkHealth(destination_id(sink), clock)
+        self._batch_bytes: int = getattr(sink, "batch_bytes", BATCH_BYTES)
         self._folder = folder
         self._clock = clock
         self._open = False
@@ -171,7 +172,7 @@ class Shipper:
         for wid in self._turns(list(journals)):
             try:
                 at = self._position(wid, journals[wid])
-                chunk = read_chunk(journals[wid], at.offset, BATCH_BYTES)
+                chunk = read_chunk(journals[wid], at.offset, self._batch_bytes)
             except (JournalError, OSError) as error:
                 self._trusted.discard(wid)
                 self._unreadable.add(wid)

@@ -49,7 +49,10 @@ class Run:
 
 
 class Sink(Protocol):
-    """One destination for the records of one run."""
+    """One destination for the records of one run.
+
+    One that takes more than a megabyte of journal at once with profit may say how much: ``batch_bytes``.
+    """
 
     name: str
     destination: str

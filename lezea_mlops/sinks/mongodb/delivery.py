@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -12,11 +12,20 @@ from pymongo.errors import DuplicateKeyError
 
 from lezea_mlops.events import Envelope
 from lezea_mlops.sinks.base import Unavailable
-from lezea_mlops.sinks.mongodb.documents import COLLECTIONS, EXPERIMENTS, MODIFICATIONS, documents_of
+from lezea_mlops.sinks.mongodb.documents import (
+    COLLECTION_OF_TYPE,
+    COLLECTIONS,
+    EXPERIMENTS,
+    MADE_OF_SEVERAL,
+    MODIFICATIONS,
+    OTHER_EVENTS,
+    documents_of,
+    record_document,
+)
 from lezea_mlops.sinks.mongodb.experiment import BOOKKEEPING, TYPES_OF_THE_RUN, Experiment
 from lezea_mlops.sinks.mongodb.large import LargeValues, may_be_large
 from lezea_mlops.sinks.mongodb.modifications import ModificationBatches
-from lezea_mlops.sinks.mongodb.writing import AnyDocument, Batches, raw
+from lezea_mlops.sinks.mongodb.writing import MAX_BATCH_JSON_BYTES, Batches, raw
 
 # Beside ``_id``, which every collection has; each further one makes every write slower.
 INDEXES: dict[str, tuple[tuple[str, ...], ...]] = {
@@ -66,22 +75,34 @@ class RunDelivery:
             # What was begun is waited for, whatever happens.
             begun.callback(batches.finish)
             begun.callback(modifications.finish)
+            waiting_bytes = 0
             for record in records:
-                for collection, document in self._documents(record):
-                    if collection == MODIFICATIONS:
-                        modifications.add(document)
-                    else:
-                        batches.add(collection, document)
-                if record.type in TYPES_OF_THE_RUN:
+                waiting_bytes += record.size_bytes
+                if waiting_bytes > MAX_BATCH_JSON_BYTES:
+                    batches.send()
+                    modifications.send()
+                    waiting_bytes = record.size_bytes
+                kind = record.type
+                if kind not in MADE_OF_SEVERAL and not may_be_large(record):
+                    # Nearly every record is such a one.
+                    batches.add(
+                        COLLECTION_OF_TYPE.get(kind, OTHER_EVENTS), record_document(record, self._run_id)
+                    )
+                else:
+                    self._add_all(record, batches, modifications)
+                if kind in TYPES_OF_THE_RUN:
                     changed = self._experiment.observe(record) or changed
         if changed or not self.is_there:
             self._store_experiment()
 
-    def _documents(self, record: Envelope) -> Iterable[tuple[str, AnyDocument]]:
-        documents = documents_of(record, self._run_id)
-        if not may_be_large(record):
-            return documents
-        return ((collection, raw(self._large.fitted(document))) for collection, document in documents)
+    def _add_all(self, record: Envelope, batches: Batches, modifications: ModificationBatches) -> None:
+        large = may_be_large(record)
+        for collection, document in documents_of(record, self._run_id):
+            fitted = raw(self._large.fitted(document)) if large else document
+            if collection == MODIFICATIONS:
+                modifications.add(fitted)
+            else:
+                batches.add(collection, fitted)
 
     def _store_experiment(self) -> None:
         """Write the run's document, unless another write came between, or somebody deleted it."""

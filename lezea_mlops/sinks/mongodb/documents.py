@@ -10,7 +10,7 @@ from datetime import datetime, timezone
 from typing import Any
 
 from lezea_mlops.events import Envelope, ModificationTreeLogged, read_modification
-from lezea_mlops.sinks.mongodb.values import NUMBER_FIELDS, to_bson, to_name, to_number
+from lezea_mlops.sinks.mongodb.values import FIELD_NAMES, NUMBER_FIELDS, to_bson, to_name, to_number
 
 Document = dict[str, Any]
 
@@ -33,9 +33,13 @@ COLLECTION_OF_TYPE = {
 # They are the run itself: its one document in ``experiments`` is made of them.
 OF_THE_RUN = frozenset({"run_started", "run_finished", "param", "lezea_config", "constraints", "environment"})
 
+# All other types are one document each.
+MADE_OF_SEVERAL = OF_THE_RUN | {ModificationTreeLogged.type}
+
 COLLECTIONS = (*dict.fromkeys(COLLECTION_OF_TYPE.values()), MODIFICATIONS, OTHER_EVENTS)
 
-_BESIDE_DATA = frozenset({"step", "scope"})
+_ABSENT = object()
+_TEXTS = frozenset({str})
 _NO_FIELDS: frozenset[str] = frozenset()
 _LARGEST = 2**63 - 1
 _LAST_US = 253_402_300_799_000_000  # the end of the year 9999, where calendars end
@@ -48,20 +52,19 @@ def moment(ts_us: int) -> datetime:
 
 def record_document(record: Envelope, run_id: str) -> Document:
     """Return the document of a record that is kept as one."""
-    document = _head(record, run_id, f"{run_id}/{record.wid}/{record.seq}")
+    document = _head(record, run_id)
+    document["_id"] = f"{run_id}/{document['wid']}/{document['seq']}"
     document["type"] = record.type
+    data = dict(record.payload)
+    data.pop("run_id", None)
+    _put_place(document, data)
+    if not data.keys() <= FIELD_NAMES:
+        data = {to_name(name): value for name, value in data.items()}
     numbers = NUMBER_FIELDS.get(record.type, _NO_FIELDS)
-    data: Document = {}
-    for name, value in record.payload.items():
-        # This is done for every field of every record, so the commonest kinds come first.
-        if type(value) is float:
-            data[to_name(name)] = value
-        elif name in numbers:
-            data[name] = to_number(value)
-        elif name in _BESIDE_DATA:
-            document[name] = to_bson(value)
-        elif name != "run_id":
-            data[to_name(name)] = to_bson(value)
+    for name, value in data.items():
+        # This is done for every field of every record; a number that is written as one stays as it is.
+        if type(value) is not float:
+            data[name] = to_number(value) if name in numbers else to_bson(value)
     document["data"] = data
     return document
 
@@ -88,10 +91,8 @@ def modification_documents(record: Envelope, run_id: str) -> Iterator[Document]:
     logged = record.payload.get("modifications")
     if type(logged) is not list:
         return
-    head = _head(record, run_id, "")
-    for name in ("step", "scope"):
-        if name in record.payload:
-            head[name] = to_bson(record.payload[name])
+    head = _head(record, run_id)
+    _put_place(head, dict(record.payload))
     prefix = f"{record.wid}.{record.seq}."
     for index, each in enumerate(logged):
         found = read_modification(each, f"{prefix}{index + 1}")
@@ -134,18 +135,29 @@ def collections_of(record: Envelope) -> tuple[str, ...]:
     return () if record.type in OF_THE_RUN else (COLLECTION_OF_TYPE.get(record.type, OTHER_EVENTS),)
 
 
-def _head(record: Envelope, run_id: str, identity: str) -> Document:
-    """Return the fields that every document begins with."""
+def _head(record: Envelope, run_id: str) -> Document:
+    """Return the fields that every document begins with; its ``_id`` is yet to be filled in."""
     meta = record.meta
     seq, ts, att = meta["seq"], meta["ts"], meta.get("att") or 1
-    if not (0 < seq <= _LARGEST and 0 <= ts <= _LAST_US and 0 < att <= _LARGEST):
-        seq, ts, att = to_bson(seq), to_bson(ts), to_bson(att)
-    return {
-        "_id": identity,
-        "run_id": run_id,
-        "wid": meta.get("wid") or "main",
-        "seq": seq,
-        "att": att,
-        "ts": ts,
-        "at": moment(meta["ts"]),
-    }
+    if 0 < seq <= _LARGEST and 0 <= ts <= _LAST_US and 0 < att <= _LARGEST:
+        at = datetime.fromtimestamp(ts / 1e6, timezone.utc)
+    else:
+        at, seq, ts, att = moment(ts), to_bson(seq), to_bson(ts), to_bson(att)
+    wid = meta.get("wid") or "main"
+    return {"_id": "", "run_id": run_id, "wid": wid, "seq": seq, "att": att, "ts": ts, "at": at}
+
+
+def _put_place(document: Document, fields: Document) -> None:
+    """Move step and scope from the fields of a record to the top of its document."""
+    if "step" in fields:
+        document["step"] = to_bson(fields.pop("step"))
+    scope = fields.pop("scope", _ABSENT)
+    if scope is not _ABSENT:
+        document["scope"] = scope if _are_pairs(scope) else to_bson(scope)
+
+
+def _are_pairs(scope: Any) -> bool:
+    """Tell whether a scope is what it is in nearly every record: a list of levels and ids."""
+    if type(scope) is not list:
+        return False
+    return all(type(pair) is list and _TEXTS.issuperset(map(type, pair)) for pair in scope)

@@ -54,6 +54,11 @@ class ModificationBatches:
         self._seen.add(identity)
         self._batch.append(document)
         if len(self._batch) >= BATCH_DOCUMENTS:
+            self.send()
+
+    def send(self) -> None:
+        """Let what waits be inserted now."""
+        if self._batch:
             self._futures.append(self._worker.submit(insert_new, self._collection, self._batch))
             self._batch = []
 

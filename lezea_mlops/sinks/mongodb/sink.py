@@ -22,6 +22,8 @@ class MongoSink:
     """
 
     name = "mongodb"
+    # A batch is made while another one is inserted; the more there are, the less is waited for at the end.
+    batch_bytes = 4 * 1024 * 1024
 
     def __init__(self, uri: str) -> None:
         self.destination = address_of(uri)

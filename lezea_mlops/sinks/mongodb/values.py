@@ -37,24 +37,26 @@ def to_bson(value: Any, depth: int = MAX_DEPTH) -> Any:
         return deep_text(encode_json(value).decode())
     if kind is dict:
         return _object(value, depth)
-    if _PLAIN_TYPES.issuperset(map(type, value)):
-        return value
-    return [to_bson(item, depth - 1) for item in value]
+    for item in value:
+        if type(item) not in _PLAIN_TYPES:
+            return [to_bson(item, depth - 1) for item in value]
+    return value
 
 
 def to_number(value: Any) -> Any:
     """Return a field that holds a number, or numbers by name, as BSON: the texts of non-finite ones become doubles."""
     kind = type(value)
-    if kind is float:
-        return value
     if kind is str:
         return as_number(value) if value in _NONFINITE else value
-    if kind is dict and str in map(type, value.values()):
-        return {
-            to_name(name): to_number(item) if type(item) is str else to_bson(item)
-            for name, item in value.items()
-        }
-    return to_bson(value)
+    if kind is not dict:
+        return to_bson(value)
+    for name, item in value.items():
+        if type(item) is not float or name not in _KNOWN_NAMES:
+            return {
+                to_name(name): to_number(item) if type(item) is str else to_bson(item)
+                for name, item in value.items()
+            }
+    return value
 
 
 def _object(value: dict[str, Any], depth: int) -> Any:
@@ -99,3 +101,5 @@ def _number_fields() -> Iterator[tuple[str, frozenset[str]]]:
 
 # Fields that hold numbers, by type of event; there, and only there, is the text "NaN" a number.
 NUMBER_FIELDS: dict[str, frozenset[str]] = dict(_number_fields())
+# What events call their fields; none of it needs an escape.
+FIELD_NAMES = frozenset(name for event in CLASS_OF_TYPE.values() for name in event.__annotations__)

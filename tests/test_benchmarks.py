@@ -32,6 +32,11 @@ PROGRAMS = {
         ["--generations", "3", "--size", "100"],
         ["whole", "long ids", "no id", "lean", "network", "individual", "limit", "a line of 30", "children of 300"],
     ),
+    "mongodb.py": (
+        ["--steps", "500", "--modifications", "500", "--rounds", "1"],
+        [f"{kind}, {way}" for kind in ("training steps", "modifications") for way in ("bare", "sync", "again")],
+    ),
+    "queries.py": (["--modifications", "2000"], ["lineage", "ancestors", "best_path", "network_lineage"]),
     "read.py": (["--events", "1000"], ["read_run", "limit"]),
     "start.py": (["--runs", "1"], ["a bare interpreter, start to exit", "`end()`, all being delivered"]),
     "throughput.py": (["--steps", "100", "--rounds", "1"], ["bare", "sync", "live"]),

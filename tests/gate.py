@@ -82,6 +82,11 @@ class Gate:
         with contextlib.suppress(OSError):
             client.recv(65536)
             client.sendall(self._answer or b"")
+            client.shutdown(socket.SHUT_WR)
+            # What came of the request since must be read: closed before, the system resets the connection, and the
+            # answer may be gone with it.
+            while client.recv(65536):
+                continue
         self._cut(client)
 
     def _lead(self, client: socket.socket) -> None:

@@ -19,6 +19,7 @@ from lezea_mlops.sinks.mongodb.writing import (
     BATCH_DOCUMENTS,
     RAW,
     AnyDocument,
+    begun,
     found_raw,
     insert_new,
     raw_of,
@@ -59,7 +60,7 @@ class ModificationBatches:
     def send(self) -> None:
         """Let what waits be inserted now."""
         if self._batch:
-            self._futures.append(self._worker.submit(insert_new, self._collection, self._batch))
+            self._futures.append(begun(self._worker, insert_new, self._collection, self._batch))
             self._batch = []
 
     def finish(self) -> None:

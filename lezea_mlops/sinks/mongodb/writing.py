@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any
+from typing import Any, TypeVar
 
 import bson
 from bson.codec_options import CodecOptions
@@ -17,6 +17,7 @@ BATCH_DOCUMENTS = 2_000
 # A message takes 48 MB, and BSON up to six times the bytes of JSON. What may be larger alone comes as BSON already.
 MAX_BATCH_JSON_BYTES = 4 * 1024 * 1024
 DUPLICATE_KEY = 11000
+T = TypeVar("T")
 RAW = CodecOptions(document_class=RawBSONDocument)
 
 
@@ -59,12 +60,12 @@ class Batches:
             batch = self._waiting[collection] = []
         batch.append(document)
         if len(batch) >= BATCH_DOCUMENTS:
-            self._futures.append(self._worker.submit(self._insert, collection, self._waiting.pop(collection)))
+            self._futures.append(begun(self._worker, self._insert, collection, self._waiting.pop(collection)))
 
     def send(self) -> None:
         """Let what waits be inserted now."""
         for collection in list(self._waiting):
-            self._futures.append(self._worker.submit(self._insert, collection, self._waiting.pop(collection)))
+            self._futures.append(begun(self._worker, self._insert, collection, self._waiting.pop(collection)))
 
     def finish(self) -> None:
         """Insert what is left, and wait until all of it is taken."""
@@ -82,6 +83,16 @@ class Batches:
         twice = insert_new(self._database[collection], batch)
         if twice:
             mend(self._database[collection], twice)
+
+
+def begun(worker: ThreadPoolExecutor, insert: Callable[..., T], *arguments: Any) -> Future[T]:
+    """Let *worker* insert; where it takes nothing any more, since the interpreter is ending, insert now."""
+    try:
+        return worker.submit(insert, *arguments)
+    except RuntimeError:
+        done: Future[T] = Future()
+        done.set_result(insert(*arguments))
+        return done
 
 
 def insert_new(collection: Any, batch: Sequence[AnyDocument]) -> list[AnyDocument]:

@@ -109,8 +109,14 @@ def type_name(modification: Mapping[str, Any]) -> str:
     if type(kind) is not str:
         if kind is None and "op" not in modification:
             return "None"
-        kind = str(read_modification(modification, "").type)
-    return kind if len(kind) <= MAX_TYPE_CHARACTERS else kind[: MAX_TYPE_CHARACTERS - 1] + "…"
+        kind = read_modification(modification, "").type
+    return shown_type(kind)
+
+
+def shown_type(kind: str | None) -> str:
+    """Return a type as figures name it: ``None`` as text where there is none, and not longer than a row bears."""
+    name = "None" if kind is None else kind
+    return name if len(name) <= MAX_TYPE_CHARACTERS else name[: MAX_TYPE_CHARACTERS - 1] + "…"
 
 
 def _acceptance(modifications: Iterable[Mapping[str, Any]]) -> tuple[dict[str, dict[str, int]], int, int]:

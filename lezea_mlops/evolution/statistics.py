@@ -8,7 +8,7 @@ from typing import Any
 
 from lezea_mlops._bounded import MAX_KEYS, BoundedTable
 from lezea_mlops.events import Envelope, Modification, ModificationTreeLogged, ScopePairs, number_text
-from lezea_mlops.evolution.modifications import MAX_ID_CHARACTERS, MAX_TYPE_CHARACTERS
+from lezea_mlops.evolution.modifications import MAX_ID_CHARACTERS, shown_type
 from lezea_mlops.evolution.records import content_of, modifications_of, moment_of
 
 
@@ -75,13 +75,13 @@ class Figures:
     def count(self, accepted: bool | None, kind: str | None, scope: ScopePairs, count: int = 1) -> None:
         """Take so many modifications of one verdict, type and scope."""
         self.all.add(accepted, count)
-        self.by_type[_type_name(kind)].add(accepted, count)
+        self.by_type[shown_type(kind)].add(accepted, count)
         for pair in set(scope):
             self.by_scope[pair].add(accepted, count)
 
     def gained(self, kind: str | None, gain: float) -> None:
         """Take the gain of one that was counted."""
-        self.by_type[_type_name(kind)].gained(gain)
+        self.by_type[shown_type(kind)].gained(gain)
 
     def as_dict(self) -> dict[str, Any]:
         """Return all counts."""
@@ -96,11 +96,6 @@ class Figures:
                 kind: acceptance.gain() for kind, acceptance in types.items() if acceptance.gains
             },
         }
-
-
-def _type_name(kind: str | None) -> str:
-    name = "None" if kind is None else kind
-    return name if len(name) <= MAX_TYPE_CHARACTERS else name[: MAX_TYPE_CHARACTERS - 1] + "…"
 
 
 def gain_over(score: float, parents: Sequence[float]) -> float | None:

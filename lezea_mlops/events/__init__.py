@@ -5,7 +5,6 @@ from lezea_mlops.events.catalog import (
     ALIASES,
     CLASS_OF_TYPE,
     ArtifactLogged,
-    BusinessMetricsLogged,
     CheckpointLogged,
     CommentLogged,
     ConclusionLogged,
@@ -28,8 +27,6 @@ from lezea_mlops.events.catalog import (
     ParamsLogged,
     PopulationLogged,
     RejectedInput,
-    ResourceCostLogged,
-    ResourceLogged,
     ResultsLogged,
     RewardLogged,
     RunFinished,
@@ -48,6 +45,16 @@ from lezea_mlops.events.codec import (
     line_template,
 )
 from lezea_mlops.events.documents import LARGE, deep_text, escape_name, from_document, unescape_name
+from lezea_mlops.events.expenses import (
+    BudgetReached,
+    BudgetSet,
+    BusinessMetricsLogged,
+    RatesSet,
+    ResourceCostLogged,
+    ResourceLogged,
+    ResourcesUsed,
+    ResourceTotals,
+)
 from lezea_mlops.events.modifications import Modification, as_id, read_modification
 from lezea_mlops.events.numeric import NotANumber, as_number, clean_number, element_count, number_text
 from lezea_mlops.events.redaction import Redactor
@@ -63,6 +70,8 @@ __all__ = [
     "MAX_LINE_BYTES",
     "MAX_NAMES_APART",
     "ArtifactLogged",
+    "BudgetReached",
+    "BudgetSet",
     "BusinessMetricsLogged",
     "CheckpointLogged",
     "Cleaner",
@@ -91,10 +100,13 @@ __all__ = [
     "NotARecord",
     "ParamsLogged",
     "PopulationLogged",
+    "RatesSet",
     "Redactor",
     "RejectedInput",
     "ResourceCostLogged",
     "ResourceLogged",
+    "ResourceTotals",
+    "ResourcesUsed",
     "ResultsLogged",
     "RewardLogged",
     "RunFinished",

@@ -7,23 +7,23 @@ Fields carry the argument names of the connector spec. Numbers that are not fini
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, TypeAlias
+from typing import Any, ClassVar
 
 from lezea_mlops.events.base import Event
+from lezea_mlops.events.expenses import (
+    BudgetReached,
+    BudgetSet,
+    BusinessMetricsLogged,
+    RatesSet,
+    ResourceCostLogged,
+    ResourceLogged,
+    ResourcesUsed,
+    ResourceTotals,
+)
+from lezea_mlops.events.scoped import EventInScope, JsonObject, Number
 
-# A metric's number, or one of the three texts for numbers that JSON has no word for.
-Number: TypeAlias = "int | float | str"
-JsonObject: TypeAlias = "Mapping[str, Any]"
 
-
-class _InScope(Event):
-    """An event that says in which scopes it was logged, outermost first."""
-
-    __slots__ = ()
-    scope: Sequence[Sequence[str]] | None = None
-
-
-class RunStarted(_InScope):
+class RunStarted(EventInScope):
     """An attempt of the run began."""
 
     type: ClassVar[str] = "run_started"
@@ -35,7 +35,7 @@ class RunStarted(_InScope):
     env: JsonObject | None = None
 
 
-class RunFinished(_InScope):
+class RunFinished(EventInScope):
     """An attempt ended: completed, failed or killed; ``inferred`` (at ``ended_at``, UTC µs) by somebody else."""
 
     type: ClassVar[str] = "run_finished"
@@ -49,7 +49,7 @@ class RunFinished(_InScope):
     ended_at: int | None = None
 
 
-class ParamsLogged(_InScope):
+class ParamsLogged(EventInScope):
     """Parameters were set, by name."""
 
     type: ClassVar[str] = "param"
@@ -57,7 +57,7 @@ class ParamsLogged(_InScope):
     params: JsonObject
 
 
-class MetricsLogged(_InScope):
+class MetricsLogged(EventInScope):
     """Numbers were measured at a step."""
 
     type: ClassVar[str] = "metric"
@@ -66,7 +66,7 @@ class MetricsLogged(_InScope):
     step: int
 
 
-class DeltaLossLogged(_InScope):
+class DeltaLossLogged(EventInScope):
     """The loss of an epoch was compared with the one before: ``delta_loss`` = previous − this."""
 
     type: ClassVar[str] = "delta_loss"
@@ -77,7 +77,7 @@ class DeltaLossLogged(_InScope):
     delta_loss: Number
 
 
-class LezeaConfigLogged(_InScope):
+class LezeaConfigLogged(EventInScope):
     """The configuration of an evolutionary run (spec 1.4)."""
 
     type: ClassVar[str] = "lezea_config"
@@ -91,7 +91,7 @@ class LezeaConfigLogged(_InScope):
     initialization_scheme: str | None = None
 
 
-class ConstraintsLogged(_InScope):
+class ConstraintsLogged(EventInScope):
     """Limits of the run: seconds of run time, and steps per episode."""
 
     type: ClassVar[str] = "constraints"
@@ -100,7 +100,7 @@ class ConstraintsLogged(_InScope):
     step_episode_limits: Any = None
 
 
-class TrainingStepLogged(_InScope):
+class TrainingStepLogged(EventInScope):
     """Metrics of one training step (spec 1.5)."""
 
     type: ClassVar[str] = "training_step"
@@ -114,7 +114,7 @@ class TrainingStepLogged(_InScope):
     modification_statistics: JsonObject | None = None
 
 
-class ModificationTreeLogged(_InScope):
+class ModificationTreeLogged(EventInScope):
     """Modifications that builders proposed at a step; large trees arrive in parts 1 to ``parts``.
     ``repeat`` counts from 2 when the same scope logs a further tree at the same step."""
 
@@ -128,7 +128,7 @@ class ModificationTreeLogged(_InScope):
     repeat: int | None = None
 
 
-class ModificationTreeStatsLogged(_InScope):
+class ModificationTreeStatsLogged(EventInScope):
     """Statistics of the modification tree as a whole, for instance its depth and acceptance rate."""
 
     type: ClassVar[str] = "modification_tree_stats"
@@ -137,7 +137,7 @@ class ModificationTreeStatsLogged(_InScope):
     step: int
 
 
-class ModificationStatsLogged(_InScope):
+class ModificationStatsLogged(EventInScope):
     """Counts of modifications by kind, for instance crossovers and mutations."""
 
     type: ClassVar[str] = "modification_stats"
@@ -146,7 +146,7 @@ class ModificationStatsLogged(_InScope):
     step: int
 
 
-class DataSplitsLogged(_InScope):
+class DataSplitsLogged(EventInScope):
     """Which samples are for training, validation and test."""
 
     type: ClassVar[str] = "data_splits"
@@ -157,7 +157,7 @@ class DataSplitsLogged(_InScope):
     sizes: Mapping[str, int] | None = None
 
 
-class DataUsageLogged(_InScope):
+class DataUsageLogged(EventInScope):
     """Which samples an epoch used."""
 
     type: ClassVar[str] = "data_usage"
@@ -167,7 +167,7 @@ class DataUsageLogged(_InScope):
     count: int | None = None
 
 
-class DataScoreLogged(_InScope):
+class DataScoreLogged(EventInScope):
     """How relevant a sample was: ``delta`` = loss before − loss after."""
 
     type: ClassVar[str] = "data_score"
@@ -178,20 +178,7 @@ class DataScoreLogged(_InScope):
     delta: Number
 
 
-class ResourceLogged(_InScope):
-    """What a component used: CPU percent of one core, memory in MB, GPU percent, IO operations."""
-
-    type: ClassVar[str] = "resource"
-    __slots__ = ()
-    component_id: str
-    component_type: str | None = None
-    cpu_percent: Number | None = None
-    memory_mb: Number | None = None
-    gpu_util_percent: Number | None = None
-    io_operations: Number | None = None
-
-
-class _FileLogged(_InScope):
+class _FileLogged(EventInScope):
     """A file, captured by content hash (``blob``) or by ``reference``."""
 
     __slots__ = ()
@@ -220,7 +207,7 @@ class ArtifactLogged(_FileLogged):
     __slots__ = ()
 
 
-class DatasetVersionLogged(_InScope):
+class DatasetVersionLogged(EventInScope):
     """The version of a dataset, with the fingerprint of its files if a path was given."""
 
     type: ClassVar[str] = "dataset_version"
@@ -232,7 +219,7 @@ class DatasetVersionLogged(_InScope):
     version_metadata: JsonObject | None = None
 
 
-class ResultsLogged(_InScope):
+class ResultsLogged(EventInScope):
     """Results of the run or of a step (spec 1.6)."""
 
     type: ClassVar[str] = "result"
@@ -244,7 +231,7 @@ class ResultsLogged(_InScope):
     step: int | None = None
 
 
-class RewardLogged(_InScope):
+class RewardLogged(EventInScope):
     """A tasker's reward, or a reward that flowed from a source to a target."""
 
     type: ClassVar[str] = "reward"
@@ -259,7 +246,7 @@ class RewardLogged(_InScope):
     task_id: str | None = None
 
 
-class PopulationLogged(_InScope):
+class PopulationLogged(EventInScope):
     """A generation of the population: sizes, fitness by individual, diversity."""
 
     type: ClassVar[str] = "population"
@@ -272,7 +259,7 @@ class PopulationLogged(_InScope):
     step: int | None = None
 
 
-class NetworkRegistered(_InScope):
+class NetworkRegistered(EventInScope):
     """A network and its parents: one node of the lineage."""
 
     type: ClassVar[str] = "network"
@@ -285,25 +272,7 @@ class NetworkRegistered(_InScope):
     metadata: JsonObject | None = None
 
 
-class ResourceCostLogged(_InScope):
-    """Resources consumed: CPU hours, memory in GB, IO in bytes (spec 1.7)."""
-
-    type: ClassVar[str] = "resource_cost"
-    __slots__ = ()
-    cpu_hours: Number | None = None
-    mem_gb: Number | None = None
-    io_bytes: Number | None = None
-
-
-class BusinessMetricsLogged(_InScope):
-    """Business numbers by name, for instance ``resource_cost_eur``."""
-
-    type: ClassVar[str] = "business"
-    __slots__ = ()
-    metrics: JsonObject
-
-
-class CommentLogged(_InScope):
+class CommentLogged(EventInScope):
     """A remark of the researcher."""
 
     type: ClassVar[str] = "comment"
@@ -311,7 +280,7 @@ class CommentLogged(_InScope):
     text: str
 
 
-class ConclusionLogged(_InScope):
+class ConclusionLogged(EventInScope):
     """What the researcher concludes from the run."""
 
     type: ClassVar[str] = "conclusion"
@@ -319,7 +288,7 @@ class ConclusionLogged(_InScope):
     text: str
 
 
-class EnvironmentCaptured(_InScope):
+class EnvironmentCaptured(EventInScope):
     """Facts about the machine, the program, its packages and its repository."""
 
     type: ClassVar[str] = "environment"
@@ -327,7 +296,7 @@ class EnvironmentCaptured(_InScope):
     facts: JsonObject
 
 
-class StatusChanged(_InScope):
+class StatusChanged(EventInScope):
     """What the run is doing now, in the words of the XTrack protocol."""
 
     type: ClassVar[str] = "status"
@@ -336,7 +305,7 @@ class StatusChanged(_InScope):
     msg: str | None = None
 
 
-class LogLine(_InScope):
+class LogLine(EventInScope):
     """A line of the program's log."""
 
     type: ClassVar[str] = "log"
@@ -345,7 +314,7 @@ class LogLine(_InScope):
     msg: str
 
 
-class FoldLogged(_InScope):
+class FoldLogged(EventInScope):
     """The values that many individuals of a ``level`` logged of one metric at one step, as one."""
 
     type: ClassVar[str] = "fold"
@@ -361,7 +330,7 @@ class FoldLogged(_InScope):
     split: str | None = None
 
 
-class RejectedInput(_InScope):
+class RejectedInput(EventInScope):
     """What a call brought that could not be taken, and why; ``rest`` is its good part, where nothing else holds it."""
 
     type: ClassVar[str] = "rejected_input"
@@ -373,7 +342,7 @@ class RejectedInput(_InScope):
     rest: JsonObject | None = None
 
 
-class Gap(_InScope):
+class Gap(EventInScope):
     """Records that could not be written: ``count`` of them, numbered ``first_seq`` to ``last_seq``."""
 
     type: ClassVar[str] = "gap"
@@ -393,6 +362,7 @@ CLASS_OF_TYPE: dict[str, type[Event]] = {
         CheckpointLogged, ArtifactLogged, DatasetVersionLogged, ResultsLogged, RewardLogged,
         PopulationLogged, NetworkRegistered, ResourceCostLogged, BusinessMetricsLogged, CommentLogged,
         ConclusionLogged, EnvironmentCaptured, StatusChanged, LogLine, FoldLogged, RejectedInput, Gap,
+        ResourcesUsed, ResourceTotals, RatesSet, BudgetSet, BudgetReached,
     )
 }  # fmt: skip
 

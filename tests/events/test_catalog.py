@@ -16,7 +16,8 @@ from lezea_mlops.events import ALIASES, CLASS_OF_TYPE, Event, MetricsLogged, Tra
 TYPES = set(
     """run_started run_finished param metric delta_loss lezea_config constraints training_step modification_tree
     modification_tree_stats modification_stats data_splits data_usage data_score resource checkpoint artifact
-    dataset_version result reward population network fold resource_cost business comment conclusion environment
+    dataset_version result reward population network fold resource_use
+    resource_totals rates budget budget_reached resource_cost business comment conclusion environment
     status log rejected_input gap""".split()
 )
 

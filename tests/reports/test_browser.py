@@ -23,6 +23,7 @@ webdriver = pytest.importorskip(
 from selenium.webdriver.common.action_chains import ActionChains  # noqa: E402 (it comes with what may be missing)
 from selenium.webdriver.common.by import By  # noqa: E402
 from selenium.webdriver.common.keys import Keys  # noqa: E402
+from selenium.webdriver.support.wait import WebDriverWait  # noqa: E402
 
 pytestmark = pytest.mark.slow
 
@@ -261,5 +262,8 @@ def test_it_is_dark_where_a_person_wants_it_so(browser: Any, tmp_path: Path) -> 
     for scheme in ("light", "dark"):
         features = [{"name": "prefers-color-scheme", "value": scheme}]
         browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
+        # The command is answered before the page has heard of it.
+        heard = f"return matchMedia('(prefers-color-scheme: {scheme})').matches"
+        WebDriverWait(browser, 60).until(lambda _, heard=heard: page.script(heard))
         found[scheme] = page.painted(background)
     assert found == {"light": "rgb(255, 255, 255)", "dark": "rgb(21, 24, 29)"}

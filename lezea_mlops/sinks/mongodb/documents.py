@@ -24,10 +24,12 @@ COLLECTION_OF_TYPE = {
     "metric": "training_steps", "delta_loss": "training_steps", "training_step": "training_steps",
     "modification_tree": TREES, "modification_tree_stats": TREES, "modification_stats": TREES,
     "data_splits": "data_usage", "data_usage": "data_usage", "data_score": "data_usage",
-    "resource": "resources", "checkpoint": "checkpoints", "artifact": "checkpoints",
+    "resource": "resources", "resource_use": "resources", "resource_totals": "resources",
+    "checkpoint": "checkpoints", "artifact": "checkpoints",
     "dataset_version": "datasets", "result": "results", "reward": "rewards",
     "population": "populations", "network": "networks",
-    "resource_cost": "business", "business": "business", "comment": "comments", "conclusion": "comments",
+    "resource_cost": "business", "business": "business", "rates": "business", "budget": "business",
+    "budget_reached": "business", "comment": "comments", "conclusion": "comments",
 }  # fmt: skip
 
 # They are the run itself: its one document in ``experiments`` is made of them.

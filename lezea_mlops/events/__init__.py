@@ -45,6 +45,7 @@ from lezea_mlops.events.codec import (
     line_template,
 )
 from lezea_mlops.events.documents import LARGE, deep_text, escape_name, from_document, unescape_name
+from lezea_mlops.events.expense_groups import expense_groups
 from lezea_mlops.events.expenses import (
     BudgetReached,
     BudgetSet,
@@ -124,6 +125,7 @@ __all__ = [
     "encode_envelope",
     "encode_json",
     "escape_name",
+    "expense_groups",
     "from_document",
     "line_template",
     "number_text",

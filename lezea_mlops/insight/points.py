@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-from lezea_mlops.events import Envelope, ScopePairs, as_number
+from lezea_mlops.events import Envelope, ScopePairs, as_number, expense_groups
 from lezea_mlops.insight.series import metric_name
 
 # Deeper than any program's own data; Python's stack ends at 1,000.
@@ -158,11 +158,6 @@ def _data_score(record: Envelope, p: Fields) -> Iterator[Group]:
     yield {"relevance": p.get("delta")}, ("data",), record.seq
 
 
-def _resource(record: Envelope, p: Fields) -> Iterator[Group]:
-    names = ("cpu_percent", "memory_mb", "gpu_util_percent", "io_operations")
-    yield {name: p.get(name) for name in names}, ("resources", text_of(p.get("component_id"))), record.seq
-
-
 def _result(record: Envelope, p: Fields) -> Iterator[Group]:
     step = p.get("step")
     yield p.get("result_dict"), ("results",), step
@@ -194,12 +189,9 @@ def _fold(record: Envelope, p: Fields) -> Iterator[Group]:
     yield {name: p.get(name) for name in ("mean", "min", "max", "count")}, folder, p.get("step")
 
 
-def _resource_cost(record: Envelope, p: Fields) -> Iterator[Group]:
-    yield {name: value for name, value in p.items() if name not in ("run_id", "scope")}, ("cost",), record.seq
-
-
-def _business(record: Envelope, p: Fields) -> Iterator[Group]:
-    yield p.get("metrics"), ("cost",), record.seq
+def _expenses(record: Envelope, p: Fields) -> Iterator[Group]:
+    for group in expense_groups(record):
+        yield group.numbers, group.path, group.step
 
 
 def _first(p: Fields, name: str, other: str) -> Any:
@@ -217,11 +209,12 @@ _GROUPS: dict[str, Callable[[Envelope, Fields], Iterator[Group]]] = {
     "data_splits": _data_splits,
     "data_usage": _data_usage,
     "data_score": _data_score,
-    "resource": _resource,
+    "resource": _expenses,
+    "resource_totals": _expenses,
     "result": _result,
     "reward": _reward,
     "population": _population,
     "fold": _fold,
-    "resource_cost": _resource_cost,
-    "business": _business,
+    "resource_cost": _expenses,
+    "business": _expenses,
 }

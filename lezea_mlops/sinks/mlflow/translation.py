@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from lezea_mlops.events import Envelope
+from lezea_mlops.sinks.mlflow.expenses import EXPENSES
 from lezea_mlops.sinks.mlflow.names import dotted, file_part, file_path, fit, user_tag
 from lezea_mlops.sinks.mlflow.pieces import (
     BlobFile,
@@ -35,8 +36,8 @@ STATUS_OF = {"completed": "FINISHED", "failed": "FAILED", "killed": "KILLED"}
 SPEAKERS = ("main", "courier")
 # A user's file at the top may not stand where these folders and this file are.
 RESERVED = frozenset(
-    "business checkpoints config data datasets environment error modifications notes population results values "
-    "summary.json".split()
+    "business checkpoints config data datasets environment error modifications notes population resources results "
+    "values summary.json".split()
 )
 MAX_DATASET_DIGEST = 36
 MAX_DATASET_TEXT = 60_000
@@ -228,13 +229,6 @@ def _data_score(record: Envelope, p: Payload, out: Translation) -> None:
     out.points += points(record, {"relevance": p.get("delta")}, record.seq, ("data",))
 
 
-def _resource(record: Envelope, p: Payload, out: Translation) -> None:
-    names = ("cpu_percent", "memory_mb", "gpu_util_percent", "io_operations")
-    used = {name: p.get(name) for name in names}
-    folder = ("resources", text_of(p.get("component_id")))
-    out.points += points(record, used, record.seq, folder, individual=True)
-
-
 def _result(record: Envelope, p: Payload, out: Translation) -> None:
     step = p.get("step")
     out.points += points(record, p.get("result_dict"), step, ("results",))
@@ -269,16 +263,6 @@ def _fold(record: Envelope, p: Payload, out: Translation) -> None:
     folder = ("population", text_of(p.get("level")), *split, *text_of(p.get("metric")).split("/"))
     figures = {name: p.get(name) for name in ("mean", "min", "max", "count")}
     out.points += points(record, figures, p.get("step"), folder)
-
-
-def _resource_cost(record: Envelope, p: Payload, out: Translation) -> None:
-    out.points += points(record, own_fields(p), record.seq, ("cost",))
-    out.texts.append(TextFile(f"business/cost_{identity(record)}.json", dump(own_fields(p))))
-
-
-def _business(record: Envelope, p: Payload, out: Translation) -> None:
-    out.points += points(record, p.get("metrics"), record.seq, ("cost",))
-    out.texts.append(TextFile(f"business/metrics_{identity(record)}.json", dump(own_fields(p))))
 
 
 # ---------------------------------------------------------------------- files, datasets, notes
@@ -360,16 +344,14 @@ _HANDLERS: dict[str, Handler] = {
     "data_splits": _data_splits,
     "data_usage": _data_usage,
     "data_score": _data_score,
-    "resource": _resource,
     "result": _result,
     "reward": _reward,
     "population": _population,
     "fold": _fold,
-    "resource_cost": _resource_cost,
-    "business": _business,
     "checkpoint": _checkpoint,
     "artifact": _artifact,
     "dataset_version": _dataset,
     "comment": _text("comment"),
     "conclusion": _text("conclusion"),
+    **EXPENSES,
 }

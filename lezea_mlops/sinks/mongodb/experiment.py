@@ -155,6 +155,14 @@ def _business(record: Envelope) -> Said:
     yield from _each(record, "metrics", "costs")
 
 
+def _totals(record: Envelope) -> Said:
+    """Say what the run used and cost in all; the tables by component stand in ``resources``."""
+    for place, field, names in _TOTALS:
+        told = record.payload.get(field)
+        if isinstance(told, dict):
+            yield place, to_bson({name: told[name] for name in names if name in told})
+
+
 def _environment(record: Envelope) -> Said:
     yield from _each(record, "facts", "environment")
 
@@ -175,6 +183,15 @@ def _each(record: Envelope, field: str, place: str) -> Said:
         yield (place, name), to_bson(value)
 
 
+_TOTALS = (
+    (("resources",), "resources", ("total", "process", "unattributed", "gpus", "partial")),
+    (
+        ("costs", "computed"),
+        "costs",
+        ("eur", "parts", "modifications", "co2_g", "energy_kwh", "unpriced", "partial"),
+    ),
+)
+
 _SAYS: dict[str, Callable[[Envelope], Said]] = {
     "run_started": _started,
     "run_finished": _finished,
@@ -185,6 +202,7 @@ _SAYS: dict[str, Callable[[Envelope], Said]] = {
     "conclusion": _conclusion,
     "resource_cost": _fields("costs"),
     "business": _business,
+    "resource_totals": _totals,
 }
 
 # All other types say nothing of the run as a whole.

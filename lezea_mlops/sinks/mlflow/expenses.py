@@ -1,0 +1,51 @@
+"""What readings of resources, totals and costs are in MLflow."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from lezea_mlops.events import Envelope, expense_groups
+from lezea_mlops.sinks.mlflow.pieces import (
+    Payload,
+    TextFile,
+    Translation,
+    dump,
+    identity,
+    number_of,
+    own_fields,
+    points,
+    text_of,
+)
+
+Handler = Callable[[Envelope, Payload, Translation], None]
+
+
+def _points(record: Envelope, p: Payload, out: Translation) -> None:
+    for group in expense_groups(record):
+        out.points += points(record, group.numbers, group.step, group.path, individual=group.individual)
+
+
+def _with_file(path: Callable[[Envelope], str]) -> Handler:
+    """Return what brings the numbers of a record, and all of it as a file."""
+
+    def handle(record: Envelope, p: Payload, out: Translation) -> None:
+        _points(record, p, out)
+        out.texts.append(TextFile(path(record), dump(own_fields(p))))
+
+    return handle
+
+
+def _budget_reached(record: Envelope, p: Payload, out: Translation) -> None:
+    share = number_of(p.get("share"))
+    if p.get("branch") == "run" and share is not None:
+        out.tags["lezea.budget_reached"] = f"{share:.0%} of {text_of(p.get('budget_eur'))} EUR"
+
+
+EXPENSES: dict[str, Handler] = {
+    "resource": _points,
+    "resource_totals": _with_file(lambda _: "resources/summary.json"),
+    "resource_cost": _with_file(lambda record: f"business/cost_{identity(record)}.json"),
+    "business": _with_file(lambda record: f"business/metrics_{identity(record)}.json"),
+    "rates": _with_file(lambda _: "business/rates.json"),
+    "budget_reached": _budget_reached,
+}

@@ -17,6 +17,7 @@ from pymongo.errors import OperationFailure
 
 from lezea_mlops.servers.process import Program, end, free_port, launch
 from lezea_mlops.servers.replica_set import ReplicaSet, User
+from scripts.stack.panels import GRAFANA_VERSION
 from tests.conftest import ROOT, missing, mongod_program
 
 PASSWORDS = ("POSTGRES_PASSWORD", "MONGODB_ROOT_PASSWORD", "MONGODB_PASSWORD", "GRAFANA_PASSWORD")
@@ -172,16 +173,94 @@ def test_images_are_pinned_and_services_are_watched(services: dict[str, dict[str
     assert re.search(r"^FROM \S+:\d+\.\d+\.\d+", dockerfile, re.MULTILINE)
 
 
+def mounts(service: dict[str, Any]) -> dict[str, str]:
+    """Return the places inside a container by those of the host, for what is mounted from files of the host."""
+    found = {}
+    for volume in service.get("volumes", []):
+        if isinstance(volume, dict):
+            found[volume["source"]] = volume["target"]
+        elif volume.startswith("/"):
+            host, inside = volume.split(":")[:2]
+            found[host] = inside
+    return found
+
+
 def test_files_that_are_mounted_exist(place: Path, services: dict[str, dict[str, Any]]) -> None:
-    """An engine would make a folder in place of a missing one."""
-    mounted = [
-        Path(volume.partition(":")[0])
-        for service in services.values()
-        for volume in service.get("volumes", [])
-        if volume.startswith("/")
-    ]
-    assert len(mounted) >= 4
-    assert all(path.is_file() and place in path.parents for path in mounted)
+    """An engine would make a folder of its own in place of a missing one."""
+    mounted = [Path(path) for service in services.values() for path in mounts(service)]
+    assert len(mounted) >= 7
+    assert all(path.exists() and place in path.parents for path in mounted)
+
+
+def test_prometheus_finds_trackers_in_a_folder_that_another_user_can_read(
+    place: Path, services: dict[str, dict[str, Any]]
+) -> None:
+    """The folder is there before docker could make it as root, open to the server's user, and mounted for reading."""
+    folder = place / "runs" / "prometheus"
+    assert values(place)["LEZEA_PROMETHEUS_TARGETS"] == str(folder)
+    assert folder.stat().st_mode & 0o777 == 0o755
+    [volume] = [volume for volume in services["prometheus"]["volumes"] if isinstance(volume, dict)]
+    assert (volume["type"], volume["source"], volume["read_only"]) == ("bind", str(folder), True)
+    config = yaml.safe_load((place / "configs" / "prometheus" / "prometheus.yml").read_text())
+    [job] = [job for job in config["scrape_configs"] if job["job_name"] == "lezea"]
+    assert job["file_sd_configs"] == [{"files": [f"{volume['target']}/*.json"], "refresh_interval": "10s"}]
+
+
+def test_without_a_folder_in_env_the_one_of_the_repository_is_watched(place: Path, compose: Compose) -> None:
+    """That is the folder of a tracker which is started there with the settings that it has by default."""
+    make_env(place)
+    lines = (place / ".env").read_text().splitlines(keepends=True)
+    (place / ".env").write_text(
+        "".join(line for line in lines if not line.startswith("LEZEA_PROMETHEUS_TARGETS"))
+    )
+    service = yaml.safe_load(compose().stdout)["services"]["prometheus"]
+    assert mounts(service)[str(place / "runs" / "prometheus")] == "/targets"
+
+
+def test_a_folder_for_targets_that_a_person_chose_stays_and_is_made(place: Path, tmp_path: Path) -> None:
+    """Its users may share it, and a strict umask does not close it to the server."""
+    chosen = tmp_path / "shared" / "targets"
+    (place / ".env").write_text(f"LEZEA_PROMETHEUS_TARGETS={chosen}\n")
+    make_env(place)
+    assert values(place)["LEZEA_PROMETHEUS_TARGETS"] == str(chosen)
+    assert chosen.stat().st_mode & 0o777 == 0o755
+    assert not (place / "runs").exists()
+
+
+def test_a_path_that_env_cannot_hold_is_left_out_and_said(tmp_path: Path) -> None:
+    """A space in it would break the line that exports it; everything else is written."""
+    place = tmp_path / "my place"
+    (place / "scripts").mkdir(parents=True)
+    shutil.copy(ROOT / "scripts" / "make_env", place / "scripts")
+    done = subprocess.run([place / "scripts" / "make_env"], capture_output=True, text=True, check=True)
+    assert "LEZEA_PROMETHEUS_TARGETS is left out" in done.stderr
+    assert "LEZEA_PROMETHEUS_TARGETS" not in values(place)
+    assert "LEZEA_MONGO_URI" in values(place)
+    assert (place / "runs" / "prometheus").is_dir()
+
+
+def test_grafana_finds_prometheus_and_its_dashboards(services: dict[str, dict[str, Any]]) -> None:
+    """The data source asks where Prometheus listens, and the dashboards are read where they are mounted."""
+    inside = {Path(host).name: path for host, path in mounts(services["grafana"]).items()}
+    [source] = yaml.safe_load((ROOT / "configs/grafana/datasources.yml").read_text())["datasources"]
+    assert (
+        f"--web.listen-address={source['url'].removeprefix('http://')}" in services["prometheus"]["command"]
+    )
+    [provider] = yaml.safe_load((ROOT / "configs/grafana/dashboards.yml").read_text())["providers"]
+    assert provider["options"]["path"] == inside["dashboards"]
+    assert inside["datasources.yml"].startswith("/etc/grafana/provisioning/datasources/")
+    assert inside["dashboards.yml"].startswith("/etc/grafana/provisioning/dashboards/")
+    home = services["grafana"]["environment"]["GF_DASHBOARDS_DEFAULT_HOME_DASHBOARD_PATH"]
+    assert (ROOT / "configs/grafana/dashboards" / Path(home).relative_to(inside["dashboards"])).is_file()
+
+
+def test_prometheus_is_scraped_as_often_as_grafana_believes(services: dict[str, dict[str, Any]]) -> None:
+    """What is asked per second spans several scrapes only if both agree; and the versions agree with the images."""
+    config = yaml.safe_load((ROOT / "configs/prometheus/prometheus.yml").read_text())
+    [source] = yaml.safe_load((ROOT / "configs/grafana/datasources.yml").read_text())["datasources"]
+    assert source["jsonData"]["timeInterval"] == config["global"]["scrape_interval"]
+    assert services["prometheus"]["image"].endswith(f":v{source['jsonData']['prometheusVersion']}")
+    assert services["grafana"]["image"].endswith(f":{GRAFANA_VERSION}")
 
 
 def test_generated_passwords_are_random_and_private(place: Path) -> None:

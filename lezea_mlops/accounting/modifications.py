@@ -1,0 +1,293 @@
+"""What modifications cost: uses and verdicts find each other, whichever comes first."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Mapping
+from typing import Any, NamedTuple, TypeAlias
+
+from lezea_mlops._bounded import BoundedTable, stored_count, stored_step, stored_text
+from lezea_mlops.accounting.quantities import Quantities, short_text
+from lezea_mlops.accounting.windows import Target
+from lezea_mlops.events import as_id, read_modification
+
+LEVEL = "modification"
+NETWORK_LEVEL = "network"
+ACCEPTED, REJECTED, UNDECIDED = "accepted", "rejected", "undecided"
+# Operators beyond so many are counted under one.
+MAX_OPERATORS = 100
+OTHER_OPERATORS = "(other types)"
+
+# By what a use was found, the better first: only the best of those that there are counts.
+BY_SCOPE, BY_ID, BY_COMPONENT, BY_NETWORK = range(4)
+_WAYS = 4
+
+# By operator and verdict: how many modifications, and what they used.
+Sums: TypeAlias = "dict[tuple[str, str], Sum]"
+
+
+class Claim(NamedTuple):
+    """Which modification named a component or a network last, when (UTC microseconds), and as what."""
+
+    identity: str
+    at_us: int
+    way: int
+
+
+class Known:
+    """One modification: its operator, its verdict, and what it used by the ways in which that was found."""
+
+    __slots__ = ("operator", "used", "verdict")
+
+    def __init__(self, operator: str, verdict: str) -> None:
+        self.operator, self.verdict = operator, verdict
+        self.used: dict[int, Quantities] = {}
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """Operator and verdict, under which it is counted."""
+        return self.operator, self.verdict
+
+    def state(self) -> list[Any]:
+        """Return all of it as JSON, for ``restored``."""
+        return [self.operator, self.verdict, [[way, used.state()] for way, used in self.used.items()]]
+
+    @classmethod
+    def restored(cls, state: Any) -> Known:
+        """Return what goes on from a state.
+
+        Raises:
+            KeyError, TypeError, ValueError: it is damaged.
+        """
+        operator, verdict, used = state
+        known = cls(stored_text(operator), stored_text(verdict))
+        known.used = {stored_count(way): Quantities.restored(quantities) for way, quantities in used}
+        return known
+
+
+class Sum:
+    """Modifications of one operator and verdict: how many, and what they used."""
+
+    __slots__ = ("count", "used")
+
+    def __init__(self, count: int = 0) -> None:
+        self.count = count
+        self.used = Quantities()
+
+
+class ModificationUse:
+    """What modifications used, by operator and verdict.
+
+    A use belongs to the modification in whose scope it was; else to the one whose id the component bears; else, of
+    those that name the component or the network, to the next that is told, or to the last where no further comes.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._known: BoundedTable[str, Known] = BoundedTable(lambda: Known("", UNDECIDED), limit)
+        self._claims: BoundedTable[str, Claim] = BoundedTable(lambda: Claim("", 0, BY_NETWORK), limit)
+        # What was used and belongs to no modification yet; the longest unused first.
+        self._waiting: OrderedDict[str, Quantities] = OrderedDict()
+        self._sums: Sums = {}
+        self._operators: dict[str, None] = {}
+        self._nameless = 0
+
+    # ------------------------------------------------------------------ what was used
+
+    def use(self, used: Quantities, target: Target, since_us: int) -> None:
+        """Take what was used for *target* from *since_us* (UTC microseconds) on."""
+        network = None
+        for level, identity in reversed(target.scope):
+            if level == LEVEL:
+                self._give(identity, BY_SCOPE, used)
+                return
+            if level == NETWORK_LEVEL and network is None:
+                network = identity
+        component = target.component_id
+        if component is not None and component in self._known:
+            self._give(component, BY_ID, used)
+            return
+        name = None if component is None else f"c:{component}"
+        if network is not None and (name is None or name not in self._claims):
+            name = f"n:{network}"
+        if name is None:
+            return
+        if name in self._claims:
+            claim = self._claims[name]
+            # The modification was told at once, and what it used when the window was over.
+            if since_us < claim.at_us and claim.identity in self._known:
+                self._add(self._known[claim.identity], claim.way, used)
+                return
+        self._wait(name, used)
+
+    def _give(self, identity: str, way: int, used: Quantities) -> None:
+        if identity in self._known:
+            self._add(self._known[identity], way, used)
+        else:
+            self._wait(f"m:{identity}", used)
+
+    def _wait(self, name: str, used: Quantities) -> None:
+        waiting = self._waiting.get(name)
+        if waiting is None:
+            if len(self._waiting) >= self._limit:
+                self._hand_over(*self._waiting.popitem(last=False))
+            waiting = self._waiting[name] = Quantities()
+        else:
+            self._waiting.move_to_end(name)
+        waiting.add(used)
+
+    def _hand_over(self, name: str, used: Quantities) -> None:
+        """Give what waits no longer to the modification that named it last, if there is one."""
+        if name in self._claims:
+            claim = self._claims[name]
+            if claim.identity in self._known:
+                self._add(self._known[claim.identity], claim.way, used)
+
+    def _add(self, known: Known, way: int, used: Quantities) -> None:
+        """Count a use for a modification; a better way to find uses takes the place of a worse one."""
+        best = min(known.used, default=way)
+        own = known.used.get(way)
+        if own is None:
+            own = known.used[way] = Quantities()
+        own.add(used)
+        if way > best:
+            return
+        total = self._sum(known.key).used
+        if way < best:
+            total.take_away(known.used[best])
+        total.add(used)
+
+    # ------------------------------------------------------------------ what was decided
+
+    def observe(self, modifications: Any, ts: int) -> None:
+        """Take the modifications of one logged tree, told at *ts* (UTC microseconds)."""
+        if not isinstance(modifications, list):
+            return
+        told = [modification for modification in modifications if isinstance(modification, Mapping)]
+        # Where nothing was used, those that would be forgotten within this call are counted, and that is all.
+        only_counted = 0 if self._waiting else max(0, len(told) - self._limit)
+        for modification in told[:only_counted]:
+            self._sum(self._key(modification)).count += 1
+        for modification in told[only_counted:]:
+            self._register(modification, ts)
+
+    def _register(self, modification: Mapping[str, Any], ts: int) -> None:
+        key = self._key(modification)
+        identity = _name(modification.get("id"))
+        if identity is None:
+            self._nameless += 1
+            identity = f"\0{self._nameless}"
+        if identity in self._known:
+            known = self._known[identity]
+            self._change(known, key)
+        else:
+            known = self._known[identity] = Known(*key)
+            self._sum(key).count += 1
+            self._take(known, f"m:{identity}", BY_SCOPE)
+            self._take(known, f"c:{identity}", BY_ID)
+        component = _name(modification.get("component_id"))
+        if component is not None:
+            self._claim(known, identity, f"c:{component}", BY_COMPONENT, ts)
+        network = _name(modification.get("target")) or _name(modification.get("network_id"))
+        if network is not None:
+            self._claim(known, identity, f"n:{network}", BY_NETWORK, ts)
+            if network != component:
+                self._claim(known, identity, f"c:{network}", BY_NETWORK, ts)
+
+    def _key(self, modification: Mapping[str, Any]) -> tuple[str, str]:
+        operator = modification.get("type")
+        if type(operator) is not str:
+            operator = read_modification(modification, "").type
+        name = short_text(operator) or "None"
+        if name not in self._operators:
+            if len(self._operators) >= MAX_OPERATORS:
+                name = OTHER_OPERATORS
+            else:
+                self._operators[name] = None
+        decision = modification.get("accepted")
+        return name, ACCEPTED if decision is True else REJECTED if decision is False else UNDECIDED
+
+    def _claim(self, known: Known, identity: str, name: str, way: int, ts: int) -> None:
+        """Let a modification have what waits under a name that others may give too."""
+        self._take(known, name, way)
+        self._claims[name] = Claim(identity, ts, way)
+
+    def _take(self, known: Known, name: str, way: int) -> None:
+        if name in self._waiting:
+            self._add(known, way, self._waiting.pop(name))
+
+    def _change(self, known: Known, key: tuple[str, str]) -> None:
+        """Count a modification under another operator or verdict."""
+        if known.key == key:
+            return
+        before, after = self._sum(known.key), self._sum(key)
+        before.count -= 1
+        after.count += 1
+        if known.used:
+            used = known.used[min(known.used)]
+            before.used.take_away(used)
+            after.used.add(used)
+        known.operator, known.verdict = key
+
+    def _sum(self, key: tuple[str, str]) -> Sum:
+        found = self._sums.get(key)
+        if found is None:
+            found = self._sums[key] = Sum()
+        return found
+
+    # ------------------------------------------------------------------ what is told
+
+    def sums(self) -> Sums:
+        """Return by operator and verdict how many modifications there were, and what they used until now."""
+        sums: Sums = {}
+        for key, found in self._sums.items():
+            sums[key] = Sum(found.count)
+            sums[key].used.add(found.used)
+        if not self._waiting:
+            return sums
+        # Copies, for asking a table counts as a use.
+        claims, known_by_id = dict(self._claims.items()), dict(self._known.items())
+        for name, used in self._waiting.items():
+            claim = claims.get(name)
+            known = None if claim is None else known_by_id.get(claim.identity)
+            if claim is not None and known is not None and claim.way <= min(known.used, default=_WAYS):
+                sums[known.key].used.add(used)
+        return sums
+
+    def state(self) -> dict[str, Any]:
+        """Return all of it as JSON, for ``restore``."""
+        return {
+            "known": self._known.state(Known.state), "claims": self._claims.state(list),
+            "waiting": [[name, used.state()] for name, used in self._waiting.items()],
+            "sums": [[*key, found.count, found.used.state()] for key, found in self._sums.items()],
+            "operators": list(self._operators), "nameless": self._nameless,
+        }  # fmt: skip
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on from a state.
+
+        Raises:
+            KeyError, TypeError, ValueError: it is damaged.
+        """
+        self._known.restore(state["known"], stored_text, Known.restored)
+        self._claims.restore(state["claims"], stored_text, _stored_claim)
+        self._waiting = OrderedDict(
+            (stored_text(name), Quantities.restored(used)) for name, used in state["waiting"]
+        )
+        self._sums = {}
+        for operator, verdict, count, used in state["sums"]:
+            found = self._sum((stored_text(operator), stored_text(verdict)))
+            found.count = stored_count(count)
+            found.used.put_back(used)
+        self._operators = dict.fromkeys(map(stored_text, state["operators"]))
+        self._nameless = stored_count(state["nameless"])
+
+
+def _name(value: Any) -> str | None:
+    """Return the text of an id; None if there is none."""
+    return short_text(value) or None if type(value) is str else short_text(as_id(value))
+
+
+def _stored_claim(state: Any) -> Claim:
+    identity, at_us, way = state
+    return Claim(stored_text(identity), stored_step(at_us), stored_count(way))

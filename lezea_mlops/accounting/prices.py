@@ -46,7 +46,8 @@ class Prices:
         self._pay_unnamed_use = False
 
     def __bool__(self) -> bool:
-        return bool(self.rates or self.gpu_hour_eur)
+        # Watts and grams alone cost nothing.
+        return bool(self.gpu_hour_eur) or any(name.endswith("_eur") for name in self.rates)
 
     def as_dict(self) -> dict[str, Any]:
         """Return the prices as a ``rates`` record tells them."""

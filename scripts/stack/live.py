@@ -71,6 +71,7 @@ class ExampleRun:
         self.run_id = self._first_line()
         if not self.run_id:
             self._process.kill()
+            self._process.wait()
             said = (self._folder / "run.log").read_text(errors="replace")[-3_000:]
             raise PrometheusError(f"the example run does not start; it said:\n{said}")
         return self

@@ -40,9 +40,13 @@ MAY_IMPORT: dict[str, set[str]] = {
 # Every import of another project, by file; those inside functions are listed too.
 THIRD_PARTY: dict[str, set[str]] = {
     "capture/gpu.py": {"pynvml"},
+    "capture/gpu_usage.py": {"pynvml"},
     "capture/host.py": {"psutil"},
+    "capture/host_usage.py": {"psutil"},
+    "capture/process_usage.py": {"psutil"},
     "cli/app.py": {"typer"},
     "cli/audit.py": {"typer", "rich"},
+    "cli/costs.py": {"typer"},
     "cli/down.py": {"typer", "rich"},
     "cli/gc.py": {"typer", "rich"},
     "cli/genealogies.py": {"typer"},
@@ -53,6 +57,7 @@ THIRD_PARTY: dict[str, set[str]] = {
     "cli/sync.py": {"typer", "rich"},
     "cli/tree.py": {"typer"},
     "cli/up.py": {"typer", "rich"},
+    "config/rates.py": {"omegaconf", "yaml"},
     "events/base.py": {"typing_extensions"},  # for type checkers only
     "events/codec.py": {"msgspec"},
     "servers/process.py": {"psutil"},
@@ -71,6 +76,9 @@ THIRD_PARTY: dict[str, set[str]] = {
     "sinks/mlflow/runs.py": {"mlflow"},
     "sinks/mlflow/sending.py": {"mlflow"},
     "sinks/mlflow/sink.py": {"mlflow"},
+    "sinks/prometheus/families.py": {"prometheus_client"},
+    "sinks/prometheus/rendering.py": {"prometheus_client"},
+    "sinks/prometheus/view.py": {"prometheus_client"},  # for type checkers only
 }
 
 # A module named in a text is invisible here; only these may import so.

@@ -32,7 +32,7 @@ def read_gpus(nvml: Any) -> dict[str, Any]:
     try:
         driver = _read(
             nvml,
-            driver_version=lambda: _text(nvml.nvmlSystemGetDriverVersion()),
+            driver_version=lambda: nvml_text(nvml.nvmlSystemGetDriverVersion()),
             cuda_driver_version=lambda: _cuda_version(nvml.nvmlSystemGetCudaDriverVersion_v2()),
             gpus=lambda: [_read_gpu(nvml, index) for index in range(nvml.nvmlDeviceGetCount())],
         )
@@ -50,8 +50,8 @@ def _read_gpu(nvml: Any, index: int) -> dict[str, Any]:
 
     return _read(
         nvml,
-        name=lambda: _text(nvml.nvmlDeviceGetName(device())),
-        uuid=lambda: _text(nvml.nvmlDeviceGetUUID(device())),
+        name=lambda: nvml_text(nvml.nvmlDeviceGetName(device())),
+        uuid=lambda: nvml_text(nvml.nvmlDeviceGetUUID(device())),
         memory_total_bytes=lambda: int(nvml.nvmlDeviceGetMemoryInfo(device()).total),
     )
 
@@ -68,7 +68,7 @@ def _read(nvml: Any, **questions: Callable[[], Any]) -> dict[str, Any]:
     return answers | ({"unknown": unknown} if unknown else {})
 
 
-def _text(value: str | bytes) -> str:
+def nvml_text(value: str | bytes) -> str:
     """Return *value* as text: versions of the library before 11.5 answer with bytes."""
     return value.decode("utf-8", "replace") if isinstance(value, bytes) else value
 

@@ -334,7 +334,7 @@ class Evolution:
         parent = max(self.population[slot], rival, key=lambda tasker: tasker.val.rank)
         others = [tasker for tasker in self.population if tasker is not parent]
         mate = others[int(self.rng.integers(len(others)))] if others else None
-        return builder.propose(f"mod-g{generation}-t{slot}", parent, mate, self.rng)
+        return builder.propose(modification_name(generation, slot), parent, mate, self.rng)
 
     def select(self, proposals: list[Proposal], children: list[Tasker]) -> list[Outcome]:
         """Give each slot to the better network, reward the builders; all were trained equally long."""
@@ -369,6 +369,17 @@ def reason_of(child: Tasker, rival: Tasker) -> str:
     else:
         figures = f"validation loss {child.val.loss:.4f} against {rival.val.loss:.4f}"
     return f"{figures} of {rival.network_id}, whose slot it would take"
+
+
+def modification_name(generation: int, slot: int) -> str:
+    """The id of what is tried in a generation for a slot."""
+    return f"mod-g{generation}-t{slot}"
+
+
+def gain_in_points(evolution: Evolution) -> float:
+    """By how many percentage points the champions' test accuracy grew, and not less than a tenth of one."""
+    first, last = evolution.champions[0], evolution.champions[-1]
+    return max(0.1, 100.0 * (last.test.accuracy - first.test.accuracy))
 
 
 def conclusion_of(evolution: Evolution) -> str:

@@ -10,7 +10,6 @@ Shapes: inputs are `(samples, inputs)`, labels `(samples,)`, the weights of one 
 from __future__ import annotations
 
 import hashlib
-import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -18,7 +17,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-import psutil
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 
@@ -262,43 +260,6 @@ def training(network: Network, samples: Samples, epochs: int, rng: np.random.Gen
             hits += int((probabilities.argmax(axis=1) == y[batch]).sum())
             adam.step(_gradients(network, outputs, probabilities, y[batch]))
         yield Score(loss_sum / y.size, hits / y.size)
-
-
-class Usage:
-    """Measures what a with-block uses: CPU time of its thread or of the whole process, memory and I/O of the process.
-
-    A tasker is charged with its own thread only; whatever else the process does meanwhile is not its doing.
-    """
-
-    cpu_s = wall_s = memory_mb = 0.0
-    io_operations = io_bytes = 0
-
-    def __init__(self, cpu_clock: Callable[[], float] = time.thread_time) -> None:
-        self._cpu_clock = cpu_clock
-
-    def __enter__(self) -> Usage:
-        self._process = psutil.Process()
-        self._io_start = self._io()
-        self._cpu_start_s, self._wall_start_s = self._cpu_clock(), time.perf_counter()
-        return self
-
-    def __exit__(self, *exc_info: object) -> None:
-        self.cpu_s = self._cpu_clock() - self._cpu_start_s
-        self.wall_s = time.perf_counter() - self._wall_start_s
-        self.memory_mb = self._process.memory_info().rss / 1e6
-        operations, size_bytes = self._io()
-        self.io_operations, self.io_bytes = operations - self._io_start[0], size_bytes - self._io_start[1]
-
-    @property
-    def cpu_percent(self) -> float:
-        """Of one core."""
-        return 100.0 * self.cpu_s / max(self.wall_s, 1e-9)
-
-    def _io(self) -> tuple[int, int]:
-        if not hasattr(self._process, "io_counters"):  # macOS does not count
-            return 0, 0
-        io = self._process.io_counters()
-        return io.read_count + io.write_count, io.read_bytes + io.write_bytes
 
 
 # --------------------------------------------------------------------------------------------------

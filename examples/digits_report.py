@@ -10,31 +10,47 @@ from pathlib import Path
 from typing import Any
 
 from digits_evolution import Evolution
-from digits_networks import Usage
 from lezea_mlops.config import load_settings
 from lezea_mlops.tracker import ExperimentTracker
 
-EUR_PER_CPU_HOUR = 0.04  # about what a cloud asks for one virtual core; the CPU time itself is measured
 
-
-def cost_eur(usage: Usage) -> float:
-    """What the CPU time would have cost in a cloud."""
-    return usage.cpu_s / 3600.0 * EUR_PER_CPU_HOUR
-
-
-def print_result(evolution: Evolution, used: Usage, recommendations: list[dict[str, Any]]) -> None:
-    """Print the champion, the cost, what became of the modifications, and what the tracker recommends."""
+def print_result(
+    evolution: Evolution, summary: dict[str, Any], recommendations: list[dict[str, Any]]
+) -> None:
+    """Print the champion, what was used, what became of the modifications, and what the tracker recommends."""
     first, last = evolution.champions[0], evolution.champions[-1]
     print(f"\nChampion   {last.tasker.network_id}: {last.network}")
     print(f"Accuracy   test {first.test.accuracy:.3f} -> {last.test.accuracy:.3f}, ", end="")
     print(f"validation {first.val.accuracy:.3f} -> {last.val.accuracy:.3f}")
-    print(f"Cost       {used.cpu_s:.1f} CPU seconds in {used.wall_s:.1f} s, {cost_eur(used):.6f} EUR\n")
+    print("\n".join(_cost(summary)) + "\n")
     print("\n".join(_table(evolution)))
     print("\nRecommendations" if recommendations else "\nNo recommendations")
     for rule, count in Counter(entry["rule"] for entry in recommendations).items():
         entry = next(entry for entry in recommendations if entry["rule"] == rule)
         more = f" (and {count - 1} more like it)" if count > 1 else ""
         print(f"  [{entry['severity']}] {rule}: {entry['message']}{more}")
+
+
+def _cost(summary: dict[str, Any]) -> list[str]:
+    """What the run used and cost, and what of it went into modifications that were accepted, as lines of text."""
+    used, costs = summary["resources"], summary["costs"]
+    unattributed_s = 3600 * summary["unattributed"]["core_hours"] if "unattributed" in summary else 0.0
+    lines = [
+        f"Used       {3600 * used['core_hours']:.1f} CPU seconds ({unattributed_s:.1f} of them by no component), "
+        f"{used['gb_hours'] * 60:.2f} GB-minutes of memory"
+    ]
+    if costs["eur"] is None:
+        return [*lines, "Cost       unknown: no prices are set"]
+    lines.append(f"Cost       {costs['eur']:.6f} EUR")
+    verdicts = costs["modifications"]
+    for verdict in ("accepted", "rejected"):
+        count, eur = verdicts[verdict]["count"], verdicts[verdict]["eur"]
+        lines.append(f"           {eur:.6f} EUR for {count} {verdict} modifications")
+    if verdicts["per_accepted_eur"] is not None:
+        lines.append(
+            f"           {verdicts['per_accepted_eur']:.6f} EUR for each that was accepted, all tries counted"
+        )
+    return lines
 
 
 def _table(evolution: Evolution) -> list[str]:

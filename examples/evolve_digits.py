@@ -20,6 +20,7 @@ network it makes is "net-g3-t0". While that is trained, it has curves of its own
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import tempfile
 import time
@@ -40,6 +41,8 @@ from digits_evolution import (
     Proposal,
     Tasker,
     conclusion_of,
+    gain_in_points,
+    modification_name,
 )
 from digits_networks import (
     BATCH_SIZE,
@@ -49,20 +52,20 @@ from digits_networks import (
     Network,
     Samples,
     Score,
-    Usage,
     digits_task,
     evaluated,
     predictions,
     sample_losses,
     training,
 )
-from digits_report import cost_eur, print_result, print_ways_to_look
+from digits_report import print_result, print_ways_to_look
 from lezea_mlops.tracker import ExperimentTracker, NetworkType
 
 RUNTIME_LIMIT_S = 600.0
 CLOSE_TIMEOUT_S = 60.0  # so that what is printed at the end can be looked at at once
 SCORED_SAMPLES = 5  # how many samples get a relevance score per generation
 SHOWN_ACTIONS = 10
+RATES = Path(__file__).resolve().parent.parent / "configs" / "rates.yaml"
 
 
 @dataclass(frozen=True)
@@ -81,7 +84,9 @@ class Settings:
 class TrackedEvolution:
     """Runs the evolution and tells the tracker what happens."""
 
-    def __init__(self, tracker: ExperimentTracker, settings: Settings, folder: Path) -> None:
+    def __init__(
+        self, tracker: ExperimentTracker, settings: Settings, folder: Path, loading_cpu_s: float
+    ) -> None:
         self.tracker = tracker
         self.settings = settings
         self.folder = folder  # for files until the tracker has taken its copy
@@ -89,21 +94,18 @@ class TrackedEvolution:
         self.task = digits_task(settings.seed)
         self.evolution = Evolution(self.task, settings.taskers, settings.builders, self.rng)
         self.epochs_done = 0
-        self.usage = Usage(time.process_time)  # the costs are those of everything
+        self.loading_cpu_s = loading_cpu_s
 
     def run(self) -> None:
         """Train the first taskers, evolve them, conclude."""
         stop_at_s = time.monotonic() + RUNTIME_LIMIT_S
-        with self.usage:
-            self._log_setup()
-            self._first_generation()
-            for generation in range(1, self.settings.generations + 1):
-                if time.monotonic() > stop_at_s:
-                    self.tracker.log_comment(
-                        f"Stopped before generation {generation}: runtime limit reached."
-                    )
-                    break
-                self._generation(generation)
+        self._log_setup()
+        self._first_generation()
+        for generation in range(1, self.settings.generations + 1):
+            if time.monotonic() > stop_at_s:
+                self.tracker.log_comment(f"Stopped before generation {generation}: runtime limit reached.")
+                break
+            self._generation(generation)
         self._log_results()
 
     # -- one generation ------------------------------
@@ -142,10 +144,12 @@ class TrackedEvolution:
     def _propose(self, generation: int, slot: int) -> Proposal:
         builders = list(self.evolution.builders.values())
         builder = builders[(slot + generation) % len(builders)]  # so that builders meet all slots
-        with Usage() as used:
-            proposal = self.evolution.propose(builder, generation, slot)
-        self.tracker.log_resource(builder.builder_id, cpu=used.cpu_percent, mem=used.memory_mb)
-        return proposal
+        # What a modification costs is what is used in its scope, or by a component of its name.
+        with (
+            self.tracker.scope("modification", modification_name(generation, slot)),
+            self.tracker.measure(builder.builder_id, "builder"),
+        ):
+            return self.evolution.propose(builder, generation, slot)
 
     def _trained_child(self, generation: int, slot: str, proposal: Proposal, drawn: Samples) -> Tasker:
         child = Tasker(slot, f"net-g{generation}-{slot}", proposal.network, generation, proposal.lineage)
@@ -155,12 +159,13 @@ class TrackedEvolution:
     def _train(
         self, network: Network, slot: str, drawn: Samples, epochs: int, proposal: Proposal | None = None
     ) -> Score:
-        """Train in place, log each epoch and what it took, return the validation score."""
+        """Train in place, log each epoch, measure what it takes, return the validation score."""
+        component, kind = (proposal.modification_id, "trial") if proposal else (slot, "tasker")
         with self.tracker.tasker_scope(f"{slot}-trial" if proposal else slot):
-            with Usage() as used:
+            with self.tracker.measure(component, kind):
                 for epoch, score in enumerate(training(network, drawn, epochs, self.rng)):
                     self.tracker.log_training_step(self.epochs_done + epoch, score._asdict(), "train")
-            val = evaluated(network, self.task.val)
+                val = evaluated(network, self.task.val)
             self.tracker.log_training_step(
                 self.epochs_done + epochs - 1,
                 val._asdict(),
@@ -168,9 +173,6 @@ class TrackedEvolution:
                 modification_path=list(proposal.lineage) if proposal else None,
                 modification_statistics={"path_length": len(proposal.lineage)} if proposal else None,
             )
-        self.tracker.log_component_resources(
-            slot, "tasker", used.cpu_percent, used.memory_mb, io_operations=used.io_operations
-        )
         return val
 
     def _crown(self, generation: int) -> None:
@@ -190,6 +192,8 @@ class TrackedEvolution:
 
     def _log_setup(self) -> None:
         settings, task = self.settings, self.task
+        # Loading the libraries and the data came before the tracker began; it is to be paid for all the same.
+        self.tracker.log_resource_cost(cpu_hours=self.loading_cpu_s / 3600.0)
         fixed = {"batch_size": BATCH_SIZE, "weight_decay": WEIGHT_DECAY}
         fixed.update({"max_depth": MAX_DEPTH, "max_width": MAX_WIDTH})
         self.tracker.log_lezea_config(
@@ -318,9 +322,12 @@ class TrackedEvolution:
         np.add.at(confusion, (self.task.test.y, predictions(last.network, self.task.test.x)), 1)
         table = {"rows": "label", "columns": "answer", "counts": confusion.tolist()}
         self.tracker.log_dict(table, "confusion.json")
-        used = self.usage
-        self.tracker.log_resource_cost(used.cpu_s / 3600.0, used.memory_mb / 1e3, used.io_bytes)
-        self.tracker.log_business_metrics(resource_cost_eur=cost_eur(used), cpu_seconds=used.cpu_s)
+        summary = self.tracker.get_experiment_summary()
+        cpu_seconds = 3600.0 * summary["resources"]["core_hours"]
+        self.tracker.log_business_metrics(
+            resource_cost_eur=summary["costs"]["eur"],
+            cpu_seconds_per_point=cpu_seconds / gain_in_points(self.evolution),
+        )
         self.tracker.log_conclusion(conclusion_of(self.evolution))
 
 
@@ -346,6 +353,11 @@ def _settings(arguments: Sequence[str] | None) -> Settings:
     )
 
 
+def rates() -> dict[str, Any]:
+    """Return the setting of the example's prices, where the environment names none."""
+    return {} if os.environ.get("LEZEA_RATES") else {"rates": RATES}
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the evolution inside a tracked experiment and print what came out."""
     settings = _settings(arguments)
@@ -358,12 +370,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
             purpose=purpose,
             tags=tags,
             async_mode=True,
-            settings={"close_timeout_s": CLOSE_TIMEOUT_S},
+            settings={"close_timeout_s": CLOSE_TIMEOUT_S, **rates()},
         ) as tracker:
-            run = TrackedEvolution(tracker, settings, Path(folder))
+            run = TrackedEvolution(tracker, settings, Path(folder), time.process_time())
             run.run()
             recommendations = tracker.get_recommendations()
-        print_result(run.evolution, run.usage, recommendations)
+        print_result(run.evolution, tracker.get_experiment_summary(), recommendations)
         print_ways_to_look(tracker, run.evolution.champions[-1].tasker.network_id)
     return 0
 

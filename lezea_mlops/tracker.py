@@ -17,6 +17,8 @@ import threading
 import traceback
 import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from enum import Enum
 from pathlib import Path
 from types import TracebackType
@@ -24,10 +26,11 @@ from typing import Any, TypeVar
 
 from lezea_mlops._clock import Deadline, now_us
 from lezea_mlops.config import Settings, load_settings
-from lezea_mlops.config.settings import check_experiment_id
+from lezea_mlops.config.settings import MAX_PORT, NO_PORT, check_experiment_id
 from lezea_mlops.errors import BackendUnreachableError, ConfigurationError
 from lezea_mlops.events import (
     ArtifactLogged,
+    BudgetSet,
     BusinessMetricsLogged,
     CheckpointLogged,
     Cleaner,
@@ -47,9 +50,12 @@ from lezea_mlops.events import (
     NetworkRegistered,
     ParamsLogged,
     PopulationLogged,
+    RatesSet,
     Redactor,
     ResourceCostLogged,
     ResourceLogged,
+    ResourcesUsed,
+    ResourceTotals,
     ResultsLogged,
     RewardLogged,
     RunFinished,
@@ -63,18 +69,24 @@ from lezea_mlops.insight import recommend
 from lezea_mlops.journal import MAIN_WRITER, Cursor
 from lezea_mlops.runtime import signals
 from lezea_mlops.runtime.assembly import Parts, assemble, destinations, join, start_driver
-from lezea_mlops.runtime.call import MAX_STEP, BadInput, Call, Warned, message_of
+from lezea_mlops.runtime.call import MAX_STEP, BadInput, Call, Warned
+from lezea_mlops.runtime.describing import message_of
 from lezea_mlops.runtime.driver import Driver
 from lezea_mlops.runtime.environment import capture_environment, describe_start
 from lezea_mlops.runtime.files import CannotCapture, absolute_path, render_figure
+from lezea_mlops.runtime.meter import Meter
+from lezea_mlops.runtime.monitoring import is_wanted
 from lezea_mlops.runtime.recorder import Joining
 from lezea_mlops.runtime.remembered import remember_destinations, sync_command
-from lezea_mlops.runtime.scopes import Inherited, Scope, scopes_here
+from lezea_mlops.runtime.scopes import Inherited, Scope, bounded_name, scopes_here
+from lezea_mlops.runtime.totals import brief_totals
 from lezea_mlops.runtime.trees import TreeLog
 
 log = logging.getLogger("lezea_mlops")
 
 F = TypeVar("F", bound=Callable[..., Any])
+
+BudgetCallback = Callable[[dict[str, Any]], Any]
 
 StatsEvent = type[ModificationTreeStatsLogged] | type[ModificationStatsLogged]
 
@@ -85,6 +97,19 @@ LONGEST_FLUSH_S = 20 * 24 * 3600.0
 MAX_DUE_US = 2_000_000
 # No process has this pid.
 NOBODY = -1
+# What ``start`` is given where nobody says anything.
+DEFAULT_PORT = 8000
+# How long the end of a run waits for its totals, at most.
+TOTALS_TURN_S = 2.0
+# The budget's branch that is all of the run.
+RUN_BRANCH = "run"
+# Amounts above these are mistakes of units: a thousand cores or GPUs, a petabyte, a thousand years, a zettabyte.
+MAX_PERCENT = 1e5
+MAX_MEMORY_MB = 2.0**30
+MAX_OPERATIONS = 1e15
+MAX_HOURS = 1e7
+MAX_BYTES = 1e21
+MAX_EUR = 1e12
 
 
 class NetworkType(str, Enum):
@@ -120,6 +145,7 @@ class ExperimentTracker:
         durability: ``process``, ``interval`` or ``record``: when a line also survives a power loss.
         capture: ``copy`` or ``reference`` for logged files.
         redact: remove secrets from texts.
+        budget_eur: what the run may cost; see ``set_budget``.
         settings: further settings by name; see ``docs/connector.md``.
 
     Attributes:
@@ -151,18 +177,20 @@ class ExperimentTracker:
         durability: str | None = None,
         capture: str | None = None,
         redact: bool | None = None,
+        budget_eur: float | None = None,
         settings: Mapping[str, Any] | Settings | None = None,
     ) -> None:
         self.experiment_name = _checked_name(experiment_name)
         _check_tags(tags)
         self._settings = load_settings(
             settings, strict=strict, experiment_id=experiment_id, runs_dir=runs_dir, durability=durability,
-            capture=capture, redact=redact,
+            capture=capture, redact=redact, budget_eur=budget_eur,
         )  # fmt: skip
         parts = assemble(self._settings, None if resume is None else check_experiment_id("resume", resume))
         self._equip(parts, async_mode)
         self._purpose = purpose
         self._record_start(purpose, tags)
+        self._record_prices()
         _TRACKERS.add(self)
         if self._settings.mode != "off":
             _OPEN[self._key] = self
@@ -183,6 +211,11 @@ class ExperimentTracker:
         self._status = "created"
         self._owner_pid = os.getpid()
         self._key = next(_KEYS)
+        self._meter = Meter(self._key, lambda: self._recorder.wid, self._record_use)
+        self._budget_callbacks: dict[str, BudgetCallback] = {}
+        self._prometheus_url: str | None = None
+        # What the run had used and cost when it ended.
+        self._final: dict[str, Any] | None = None
         self._purpose = ""
         self._started_us = now_us()
 
@@ -208,14 +241,14 @@ class ExperimentTracker:
 
         Args:
             strict: overrides the constructor's ``strict``; None leaves it.
-            prometheus_port: 0 to 65535, or None for no Prometheus. It is checked and otherwise not used: this
-                version serves no Prometheus endpoint yet.
+            prometheus_port: where the driver serves metrics for Prometheus: this port or the next free one, 0 for
+                any free one, None for none. Left at 8000, the setting ``prometheus_port`` counts.
 
         Raises:
             ConfigurationError: ``prometheus_port`` is no port.
             BackendUnreachableError: with ``strict``, a backend did not answer.
         """
-        _check_port(prometheus_port)
+        settings = self._with_port(prometheus_port)
         if self._status != "created":
             log.warning(
                 "start(): the run %s is %s already; nothing was done", self.experiment_id, self._status
@@ -236,7 +269,7 @@ class ExperimentTracker:
         signals.watch(self._key, self._recorder.prepare_note)
         if self._recorder.wid == MAIN_WRITER:
             remember_destinations(self._recorder.folder, self._settings)
-        self._driver = start_driver(self._recorder, self._settings, async_mode=self._async_mode)
+        self._driver = start_driver(self._recorder, settings, async_mode=self._async_mode)
         if self._driver is None:
             return
         if self._strict or not self._async_mode:
@@ -314,10 +347,12 @@ class ExperimentTracker:
 
         Returns:
             ``status``, ``journal`` (records, lost, path), ``counts`` of everything that was rejected, changed or
-            lost, ``redacted`` (secrets that were removed, by their name or kind), and ``sinks``: by name, state,
-            delivered, waiting, rejected, failures by reason, last error.
+            lost, ``redacted`` (secrets that were removed, by their name or kind), ``prometheus`` (where the metrics
+            are served, None: nowhere), and ``sinks``: by name, state, delivered, waiting, rejected, failures by
+            reason, last error.
         """
         driver = self._driver
+        self._take_notices()
         with self._recorder.lock:
             counts = dict(self._recorder.counts + self._cleaner.counts)
         return {
@@ -332,6 +367,7 @@ class ExperimentTracker:
             "counts": counts,
             "redacted": self._redacted(),
             "sinks": driver.health() if driver is not None else {},
+            "prometheus": self._prometheus_url,
         }
 
     # ------------------------------------------------------------------ 2. scopes
@@ -666,6 +702,23 @@ class ExperimentTracker:
 
     # ------------------------------------------------------------------ 5. resources
 
+    def measure(
+        self, component_id: object, component_type: str | None = None, *, detail: bool = False
+    ) -> AbstractContextManager[Any]:
+        """Measure what a component uses inside the with-block, in the present scope (LeZeA 1.5.4.1).
+
+        Wall and CPU time of the thread are measured exactly and recorded once a second; memory, IO and GPU time come
+        from the driver's samples, by the share of time. Uses may be nested: what an inner one takes is not the outer
+        one's too. With asyncio, what tasks of one thread do at once counts for the use that was entered last.
+
+        Args:
+            component_id: for instance ``"tasker#0"``.
+            component_type: for instance ``"tasker"``.
+            detail: read memory and IO of the process at every use, which takes about 0.1 ms.
+        """
+        known = self._meter.known(component_id, component_type, detail)
+        return known if known is not None else self._new_measure(component_id, component_type, detail)
+
     def log_resource(
         self,
         component_id: object,
@@ -683,9 +736,9 @@ class ExperimentTracker:
         """
         with self._call("log_resource", cpu=cpu, gpu=gpu, mem=mem) as call:
             fields = present(
-                cpu_percent=call.number("cpu", cpu),
-                memory_mb=call.number("mem", mem),
-                gpu_util_percent=call.number("gpu", gpu),
+                cpu_percent=call.quantity("cpu", cpu, MAX_PERCENT),
+                memory_mb=call.quantity("mem", mem, MAX_MEMORY_MB),
+                gpu_util_percent=call.quantity("gpu", gpu, MAX_PERCENT),
             )
             call.record(ResourceLogged(component_id=call.needed_text("component_id", component_id), **fields))
         self._delivered()
@@ -716,10 +769,10 @@ class ExperimentTracker:
         with self._call("log_component_resources", **given) as call:
             fields = present(
                 component_type=call.text("component_type", component_type),
-                cpu_percent=call.number("cpu_percent", cpu_percent),
-                memory_mb=call.number("memory_mb", memory_mb),
-                gpu_util_percent=call.number("gpu_util_percent", gpu_util_percent),
-                io_operations=call.number("io_operations", io_operations),
+                cpu_percent=call.quantity("cpu_percent", cpu_percent, MAX_PERCENT),
+                memory_mb=call.quantity("memory_mb", memory_mb, MAX_MEMORY_MB),
+                gpu_util_percent=call.quantity("gpu_util_percent", gpu_util_percent, MAX_PERCENT),
+                io_operations=call.quantity("io_operations", io_operations, MAX_OPERATIONS),
             )
             call.record(ResourceLogged(component_id=call.needed_text("component_id", component_id), **fields))
         self._delivered()
@@ -951,14 +1004,43 @@ class ExperimentTracker:
     def log_resource_cost(
         self, cpu_hours: float | None = None, mem_gb: float | None = None, io_bytes: float | None = None
     ) -> None:
-        """Record resources consumed: CPU hours, memory in GB, IO in bytes (spec 8; LeZeA 1.7)."""
-        with self._call("log_resource_cost") as call:
+        """Record resources that something outside used for the run, which are priced with it (spec 8; LeZeA 1.7).
+
+        Args:
+            cpu_hours: hours of one core.
+            mem_gb: memory in GB; priced as so many GB for an hour.
+            io_bytes: bytes read and written.
+        """
+        with self._call("log_resource_cost", cpu_hours=cpu_hours, mem_gb=mem_gb, io_bytes=io_bytes) as call:
             fields = present(
-                cpu_hours=call.number("cpu_hours", cpu_hours),
-                mem_gb=call.number("mem_gb", mem_gb),
-                io_bytes=call.number("io_bytes", io_bytes),
+                cpu_hours=call.quantity("cpu_hours", cpu_hours, MAX_HOURS),
+                mem_gb=call.quantity("mem_gb", mem_gb, MAX_MEMORY_MB),
+                io_bytes=call.quantity("io_bytes", io_bytes, MAX_BYTES),
             )
             call.record(ResourceCostLogged(**fields))
+        self._delivered()
+
+    def set_budget(
+        self, budget_eur: float, branch: str = RUN_BRANCH, callback: BudgetCallback | None = None
+    ) -> None:
+        """Set what the run, or a branch of it, may cost; passing 80 % and 100 % of it warns, and stops nothing.
+
+        Each is told once: by a ``budget_reached`` event, a line of the log, and the callback.
+
+        Args:
+            budget_eur: EUR, above zero; a further call replaces it.
+            branch: ``run``, or a scope such as ``builder:42``.
+            callback: called with the event's fields (``branch``, ``budget_eur``, ``spent_eur``, ``share``) by the next
+                call of this tracker, in its thread.
+        """
+        with self._call("set_budget", branch=branch) as call:
+            name = call.needed_text("branch", branch)
+            number = call.needed_number("budget_eur", budget_eur)
+            if isinstance(number, str) or not 0 < number <= MAX_EUR:
+                raise BadInput("budget_eur", budget_eur, f"is not above 0 and up to {MAX_EUR:g}")
+            if callback is not None:
+                self._budget_callbacks[name] = callback
+            call.record(BudgetSet(branch=name, budget_eur=number))
         self._delivered()
 
     def log_comment(self, text: str) -> None:
@@ -1003,7 +1085,8 @@ class ExperimentTracker:
     def get_experiment_summary(self) -> dict[str, Any]:
         """Return what fits on a page: identity, times, last metrics, best individual, totals (spec 9)."""
         with self._recorder.lock:
-            return self._identity() | self._recorder.figures.summary()
+            figures = self._identity() | self._recorder.figures.summary()
+        return figures | brief_totals(self._usage())
 
     def get_experiment_data(self) -> dict[str, Any]:
         """Return all running figures: params, every metric's figures, populations, data, costs (spec 9).
@@ -1012,7 +1095,11 @@ class ExperimentTracker:
         history is the journal's (``lezea_mlops.journal.read_run``).
         """
         with self._recorder.lock:
-            return self._identity() | self._recorder.figures.as_dict()
+            figures = self._identity() | self._recorder.figures.as_dict()
+        if usage := self._usage():
+            # The tables by component are this process's, the totals those of all that was sampled.
+            figures |= {part: figures[part] | usage[part] for part in ("resources", "costs")}
+        return figures
 
     def get_recommendations(self) -> list[dict[str, Any]]:
         """Return advice with its evidence: ``rule``, ``severity``, ``message``, ``evidence`` (spec 9)."""
@@ -1031,7 +1118,10 @@ class ExperimentTracker:
         driver = self._driver
         # The clock may jump back; then it is due as well.
         if driver is not None and not 0 < driver.due_us - self._recorder.last_ts <= MAX_DUE_US:
-            self._driver = driver.attend()
+            self._driver = driver = driver.attend()
+            self._meter.flush_if_due()
+            if driver.notices:
+                self._take_notices()
 
     def _record_step(
         self, fields: dict[str, Any], scope: ScopePairs, split: str | None = None, auto: bool = False
@@ -1136,6 +1226,77 @@ class ExperimentTracker:
             self._record_git(call, None)
         self._delivered()
 
+    def _with_port(self, port: Any) -> Settings:
+        """Return the settings with the port that ``start`` was given; left at its default, the setting counts."""
+        if port is None:
+            return replace(self._settings, prometheus_port=NO_PORT)
+        _check_port(port)
+        return self._settings if port == DEFAULT_PORT else replace(self._settings, prometheus_port=port)
+
+    def _record_prices(self) -> None:
+        """Record what costs are computed with, so that whoever reads the run computes the same."""
+        rates, budget = self._settings.rates, self._settings.budget_eur
+        if rates.any:
+            self._recorder.record(RatesSet(rates=rates.as_dict()))
+        if budget is not None:
+            self._recorder.record(BudgetSet(branch=RUN_BRANCH, budget_eur=budget))
+
+    def _new_measure(
+        self, component_id: Any, component_type: Any, detail: Any
+    ) -> AbstractContextManager[Any]:
+        """Return the measure of a component that was not asked for yet; one of nothing where its name is none."""
+        # What is measured in this block, or wrong with it, is the caller's; only the names are looked at here.
+        with self._call("measure", component_type=component_type) as call:
+            kind = call.text("component_type", component_type)
+            name = call.needed_text("component_id", component_id)
+            given = (component_id, component_type, detail)
+            return self._meter.make(given, bounded_name(name), kind and bounded_name(kind), bool(detail))
+        return nullcontext()
+
+    def _record_use(self, fields: dict[str, Any]) -> None:
+        """Record what was measured; no call waits for that."""
+        self._recorder.record(ResourcesUsed(**fields))
+
+    def _take_notices(self) -> None:
+        """Hear what the monitoring of the run has to tell."""
+        driver = self._driver
+        while driver is not None and driver.notices:
+            notice = driver.notices.popleft()
+            if "prometheus" in notice:
+                self._prometheus_url = notice["prometheus"]
+            if "budget" in notice:
+                self._tell_of_budget(notice["budget"])
+
+    def _tell_of_budget(self, reached: Mapping[str, Any]) -> None:
+        branch = reached["branch"]
+        log.warning(
+            "%.0f %% of the budget of %s are spent: %.6g of %.6g EUR (run %s)",
+            100 * reached["share"], branch, reached["spent_eur"], reached["budget_eur"], self.experiment_id,
+        )  # fmt: skip
+        callback = self._budget_callbacks.get(branch)
+        if callback is not None:
+            # What it raises is set down like any other mistake of a call.
+            with self._call("set_budget", strict=False) as call:
+                call.converted("callback", dict(reached), callback)
+                call.recorded = True
+
+    def _usage(self) -> dict[str, Any] | None:
+        """Return what the whole run has used and cost, as the driver adds it up; None where it does not."""
+        if self._final is not None:
+            return self._final
+        return self._driver.usage() if self._driver is not None else None
+
+    def _final_usage(self, deadline: Deadline) -> dict[str, Any] | None:
+        """Have the totals of the attempt journaled, by the driver or, where it has none, here; return them."""
+        self._meter.flush(last=self._meter.used or is_wanted(self._settings))
+        turn = Deadline.after(min(TOTALS_TURN_S, deadline.left_s() / 2))
+        usage = self._driver.totals(turn) if self._driver is not None else None
+        if usage is None and self._recorder.wid == MAIN_WRITER:
+            with self._recorder.lock:
+                if self._meter.used or is_wanted(self._settings):
+                    self._recorder.record(ResourceTotals(**self._recorder.figures.accounts.totals()))
+        return usage
+
     def _wait_for_backends(self, driver: Driver) -> None:
         wrong = driver.wait_until_reached(Deadline.after(self._settings.start_timeout_s))
         if wrong and self._strict:
@@ -1160,23 +1321,31 @@ class ExperimentTracker:
             log.warning("end(): the run %s is %s already; nothing was done", self.experiment_id, before)
             return
         deadline = deadline or Deadline.after(self._settings.close_timeout_s)
+        usage = None
         try:
             if self._capturing is not None and self._capturing.ident is not None:
                 self._capturing.join(deadline.left_s())
+            usage = self._final = self._final_usage(deadline)
         finally:
             # Who presses Ctrl-C here does not want to wait; the end is as true as before.
-            self._record_end(status, reason, error)
+            self._record_end(status, reason, error, usage)
         if self._driver is not None:
             self._close_driver(self._driver, deadline)
         self._recorder.close()
 
-    def _record_end(self, status: str, reason: str | None, error: BaseException | None) -> None:
+    def _record_end(
+        self,
+        status: str,
+        reason: str | None,
+        error: BaseException | None,
+        usage: Mapping[str, Any] | None,
+    ) -> None:
         self._recorder.finish_folds()
         with self._recorder.lock:
             fields = present(
                 reason=None if reason is None else self._cleaner.text(reason),
                 error=_described(error, self._cleaner),
-                summary=self._cleaner.clean(self._recorder.figures.summary()),
+                summary=self._cleaner.clean(self._recorder.figures.summary() | brief_totals(usage)),
                 duration_ms=(now_us() - self._started_us) // 1000,
             )  # fmt: skip
             # Last, for reason and traceback may hold secrets too.
@@ -1227,6 +1396,7 @@ class ExperimentTracker:
         # The driver's threads stayed in the parent; it ships what this process writes, and ends the run.
         self._driver, self._owner_pid = None, NOBODY
         self._warned = Warned()
+        self._meter.forget()
 
 
 def _joined(
@@ -1265,11 +1435,10 @@ def _check_tags(tags: Any) -> None:
 
 
 def _check_port(port: Any) -> None:
-    if port is None:
-        return
-    if isinstance(port, bool) or not isinstance(port, int) or not 0 <= port <= 65535:
+    if isinstance(port, bool) or not isinstance(port, int) or not 0 <= port <= MAX_PORT:
         raise ConfigurationError(
-            f"prometheus_port is {port!r}; it must be a whole number from 0 (any free port) to 65535, or None for off"
+            f"prometheus_port is {port!r}; it must be a whole number from 0 (any free port) to {MAX_PORT}, or None for "
+            "off"
         )
 
 

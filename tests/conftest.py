@@ -69,6 +69,10 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     # A courier imports MLflow each time, which takes seconds; what differs from a thread is tested in tests/courier.
     monkeypatch.setenv("LEZEA_COURIER", "thread")
+    # What is sampled stands in the journal beside what a test logs, and a port is the machine's: tests that want them
+    # ask for them.
+    monkeypatch.setenv("LEZEA_SAMPLE_PERIOD_S", "0")
+    monkeypatch.setenv("LEZEA_PROMETHEUS_PORT", "off")
     monkeypatch.chdir(tmp_path)
 
 

@@ -8,11 +8,16 @@ import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from difflib import get_close_matches
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from lezea_mlops.config.rates import VARIABLE_PREFIX, Rates, read_rates
 from lezea_mlops.errors import ConfigurationError
+
+
+NO_RATES = Rates()
 
 
 @dataclass(frozen=True)
@@ -36,6 +41,17 @@ class Settings:
         start_timeout_s: how long ``start`` waits for backends when it waits at all.
         courier: which driver delivers: ``process`` or ``thread`` (``LEZEA_COURIER``).
         redact: secrets are removed before anything is journaled.
+        sample_period_s: how often the driver samples what the run uses; 0: never (``LEZEA_SAMPLE_PERIOD_S``).
+        prometheus_port: where ``start`` is given no port of its own: that port or the next free one, 0 for any, or
+            ``off`` (``LEZEA_PROMETHEUS_PORT``).
+        prometheus_address: the address that Prometheus is served on (``LEZEA_PROMETHEUS_ADDRESS``).
+        prometheus_targets: folder for the addresses that Prometheus finds runs by; None: ``prometheus`` in
+            ``runs_dir`` (``LEZEA_PROMETHEUS_TARGETS``).
+        prometheus_textfile: folder for files of metrics, instead of a port; None: a port
+            (``LEZEA_PROMETHEUS_TEXTFILE``).
+        rates: what is to be paid for: a mapping of prices by name, or a file of them (``LEZEA_RATES``, and single ones
+            as ``LEZEA_RATE_CORE_HOUR_EUR``).
+        budget_eur: what a run may cost before it is warned about; None: no budget (``LEZEA_BUDGET_EUR``).
     """
 
     runs_dir: Path
@@ -52,6 +68,13 @@ class Settings:
     start_timeout_s: float = 30.0
     courier: str = "thread" if sys.platform == "win32" else "process"
     redact: bool = True
+    sample_period_s: float = 5.0
+    prometheus_port: int | str = 8000
+    prometheus_address: str = "127.0.0.1"
+    prometheus_targets: Path | None = None
+    prometheus_textfile: Path | None = None
+    rates: Rates = NO_RATES
+    budget_eur: float | None = None
 
 
 def _choice(*allowed: str) -> Callable[[str, Any], str]:
@@ -95,6 +118,59 @@ def _folder(name: str, value: Any) -> Path:
     if not isinstance(value, (str, os.PathLike)) or not os.fspath(value):
         raise ConfigurationError(f"{name} is {value!r}; it must be the path of a folder")
     return Path(value).expanduser().absolute()
+
+
+def _positive(name: str, value: Any) -> float:
+    try:
+        number = 0.0 if isinstance(value, bool) else float(value)
+    except (TypeError, ValueError):
+        number = 0.0
+    if not 0 < number < float("inf"):
+        raise ConfigurationError(f"{name} is {value!r}; it must be a number above zero")
+    return number
+
+
+# What says that there shall be no port.
+NO_PORT = "off"
+MAX_PORT = 65535
+
+
+def check_port(name: str, value: Any) -> int | str:
+    """Return *value* as a port from 0 (any free one) to 65535, or ``off``."""
+    if isinstance(value, str) and value.strip().lower() in (NO_PORT, "none"):
+        return NO_PORT
+    text = value.strip() if isinstance(value, str) else value
+    whole = isinstance(text, int) or (isinstance(text, str) and text.isascii() and text.isdecimal())
+    if isinstance(value, bool) or not whole or not 0 <= int(text) <= MAX_PORT:
+        raise ConfigurationError(
+            f"{name} is {value!r}; it must be a whole number from 0 (any free port) to {MAX_PORT}, or {NO_PORT!r}"
+        )
+    return int(text)
+
+
+def _address(name: str, value: Any) -> str:
+    try:
+        return str(ip_address(value.strip() if isinstance(value, str) else value))
+    except ValueError:
+        raise ConfigurationError(
+            f"{name} is {value!r}; it must be an IP address of this machine, such as 127.0.0.1 (only this machine) or "
+            "0.0.0.0 (whoever can reach it)"
+        ) from None
+
+
+def _known_place(name: str, value: Any) -> Any:
+    """Return what names prices as it is: all their places together make the rates, see ``_all_rates``."""
+    return value if isinstance(value, (Rates, Mapping)) else _folder(name, value)
+
+
+def _all_rates(given: Any, environ: Mapping[str, str]) -> Rates:
+    """Return the prices: given ones above single variables, and these above a file."""
+    if isinstance(given, Rates):
+        return given
+    variable = f"{VARIABLE_PREFIX.rstrip('_')}S"
+    file = environ.get(variable) if given is None or isinstance(given, Mapping) else given
+    prices = given if isinstance(given, Mapping) else None
+    return read_rates(_folder("rates", file) if file else None, environ, prices)
 
 
 def check_experiment_id(name: str, value: Any) -> str:
@@ -168,6 +244,13 @@ _CHECKS: dict[str, Callable[[str, Any], Any]] = {
     "start_timeout_s": _not_negative,
     "courier": _choice("process", "thread"),
     "redact": _flag,
+    "sample_period_s": _not_negative,
+    "prometheus_port": check_port,
+    "prometheus_address": _address,
+    "prometheus_targets": _folder,
+    "prometheus_textfile": _folder,
+    "rates": _known_place,
+    "budget_eur": _positive,
 }
 
 _VARIABLES: dict[str, tuple[str, ...]] = {name: (f"LEZEA_{name.upper()}",) for name in _CHECKS}
@@ -201,7 +284,9 @@ def load_settings(
         variable = next((v for v in _VARIABLES[name] if environ.get(v)), None)
         if variable is not None:
             values[name] = check(variable, environ[variable])
+    values["rates"] = _all_rates(given.get("rates"), environ)
     values.setdefault("runs_dir", Path("runs").absolute())
+    values.setdefault("prometheus_targets", values["runs_dir"] / "prometheus")
     if "mlflow_tracking_uri" not in values:
         values["mlflow_tracking_uri"] = f"sqlite:///{Path('mlflow.db').absolute()}"
     if values["mlflow_tracking_uri"].startswith("sqlite:"):

@@ -16,8 +16,10 @@ from lezea_mlops.runtime.courier_driver import CourierDriver
 from lezea_mlops.runtime.driver import Driver, ThreadDriver
 from lezea_mlops.runtime.ends import LeftBehind, write_ends_before_resuming
 from lezea_mlops.runtime.files import FileCapture
+from lezea_mlops.runtime.monitoring import is_wanted
 from lezea_mlops.runtime.recorder import Joining, OffRecorder, Recorder
 from lezea_mlops.runtime.spawning import CannotSpawn
+from lezea_mlops.runtime.undelivered import UndeliveredDriver
 from lezea_mlops.sinks.base import Sink, destination_named
 
 log = logging.getLogger("lezea_mlops")
@@ -61,10 +63,12 @@ def build_sinks(settings: Settings) -> list[Sink]:
 def start_driver(recorder: Recorder, settings: Settings, *, async_mode: bool) -> Driver | None:
     """Return the driver of the mode, started; None where the journal waits for ``lezea sync``."""
     if settings.mode != "online":
-        return None
+        return _monitored_alone(recorder, settings)
 
     def thread_driver() -> ThreadDriver:
-        return ThreadDriver(recorder, build_sinks(settings), waits=not async_mode, finishers=FINISHERS)
+        return ThreadDriver(
+            recorder, build_sinks(settings), waits=not async_mode, finishers=FINISHERS, settings=settings
+        )
 
     if settings.courier == "process":
         courier = CourierDriver(
@@ -78,6 +82,15 @@ def start_driver(recorder: Recorder, settings: Settings, *, async_mode: bool) ->
         else:
             return courier
     driver = thread_driver()
+    driver.start()
+    return driver
+
+
+def _monitored_alone(recorder: Recorder, settings: Settings) -> Driver | None:
+    """Return the driver of a run that nothing is delivered of; None where it is not monitored either."""
+    if not is_wanted(settings):
+        return None
+    driver = UndeliveredDriver(recorder, settings)
     driver.start()
     return driver
 

@@ -6,11 +6,9 @@ import logging
 import os
 import sys
 import threading
-import traceback
 from collections.abc import Callable, Mapping
 from enum import Enum
 from pathlib import Path
-from reprlib import Repr
 from types import TracebackType
 from typing import Any
 
@@ -23,6 +21,7 @@ from lezea_mlops.events import (
     clean_number,
     element_count,
 )
+from lezea_mlops.runtime.describing import message_of, shorten
 from lezea_mlops.runtime.recorder import Recorder
 
 log = logging.getLogger("lezea_mlops")
@@ -30,8 +29,6 @@ log = logging.getLogger("lezea_mlops")
 MAX_STEP = 2**63 - 1
 # How deep a value is taken apart to find the one item of it that raises.
 MAX_SEARCH_DEPTH = 10
-# Beyond so many bits Python refuses to write an integer out.
-MAX_SHOWN_BITS = 1_000
 _PACKAGE = str(Path(__file__).resolve().parent.parent) + os.sep
 
 
@@ -168,6 +165,19 @@ class Call:
     def number(self, argument: str, value: Any) -> int | float | str | None:
         """Return a number; None if there is none, or a bad one, which is set aside."""
         return self._number(argument, value)
+
+    def quantity(self, argument: str, value: Any, maximum: float) -> int | float | None:
+        """Return an amount of something, from 0 to *maximum*; None if there is none, or a bad one, which is set aside.
+
+        No amount is negative or NaN; one above the maximum is a mistake of units, and would spoil all sums.
+        """
+        number = self._number(argument, value)
+        if number is None:
+            return None
+        if isinstance(number, str) or not 0 <= number <= maximum:
+            self.reject(argument, value, f"is no amount from 0 to {maximum:g}")
+            return None
+        return number
 
     def needed_number(self, argument: str, value: Any) -> int | float | str:
         """Return a number without which the call says nothing.
@@ -356,35 +366,12 @@ class Call:
         return {name: value for name, value in cleaned.items() if value is not None}
 
 
-class _Shortener(Repr):
-    """Short descriptions of values of any kind and size, which never raise."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.maxstring = self.maxother = 200
-
-    def repr_int(self, x: int, level: int) -> str:
-        if x.bit_length() > MAX_SHOWN_BITS:
-            return f"<an integer of {x.bit_length()} bits>"
-        return super().repr_int(x, level)
-
-
-shorten = _Shortener().repr
-
-
 def _attempt(convert: Callable[[Any], Any], value: Any) -> tuple[Any, Exception | None]:
     """Return what *convert* makes of a user's value, or the error: an object may raise anything when looked at."""
     try:
         return convert(value), None
     except Exception as error:  # noqa: BLE001 (one of the two places where all is absorbed: the facade)
         return None, error
-
-
-def message_of(error: BaseException) -> str:
-    """Return kind and message of *error* in one text, also where its own ``__str__`` raises."""
-    lines = traceback.format_exception_only(error)
-    # A syntax error begins with its place, and notes follow the message.
-    return next((line for line in lines if not line.startswith(" ")), "").rstrip() or type(error).__name__
 
 
 def _is_marked(cleaned: Mapping[str, Any]) -> bool:

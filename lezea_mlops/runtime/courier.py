@@ -27,7 +27,9 @@ from lezea_mlops.runtime.assembly import build_sinks
 from lezea_mlops.runtime.channel import Channel, Gone, Message
 from lezea_mlops.runtime.delivering import Keeper, RunDelivery
 from lezea_mlops.runtime.finishing import Finishing
+from lezea_mlops.runtime.monitoring import Monitoring, Watched, is_wanted
 from lezea_mlops.runtime.own_process import prepare_own_process
+from lezea_mlops.runtime.surroundings import InCourier
 from lezea_mlops.runtime.syncing import JournalSyncer
 
 log = logging.getLogger("lezea_mlops")
@@ -62,8 +64,9 @@ def main(start: Mapping[str, Any]) -> int:
     assert parent is not None, "the driver always says who it is"
     settings = load_settings(start["settings"], environ={})
     courier = Courier(
-        RunFolder(Path(start["folder"])), settings, channel, notices, parent, start["wid"], start["finishers"]
-    )
+        RunFolder(Path(start["folder"])), settings, channel, notices, parent, start["wid"], start["finishers"],
+        start["attempt"],
+    )  # fmt: skip
     return courier.run()
 
 
@@ -130,6 +133,7 @@ class Courier:
         parent: ProcessIdentity,
         wid: str,
         finishers: Sequence[str],
+        attempt: int,
     ) -> None:
         self._channel = channel
         self._notices = notices
@@ -141,6 +145,14 @@ class Courier:
         )
         self._syncer = JournalSyncer(folder, settings.durability)
         self._keeper = Keeper(self._delivery, f"{wid}'s courier", self._look_around)
+        self._speaks_for_run = wid == MAIN_WRITER
+        self._monitoring = Monitoring(
+            folder,
+            settings,
+            Watched(parent.pid, wid, attempt, excluded=(os.getpid(),)),
+            InCourier(self._delivery, wid, attempt, lambda notice: notices.send({"tell": notice})),
+        )
+        self._monitors = is_wanted(settings)
         self._asked_to_close = False
         # Set when the loops have been asked to end.
         self._closing: Deadline | None = None
@@ -151,11 +163,16 @@ class Courier:
         self._delivery.take_over()
         self._keeper.start()
         self._notices.send({"started": os.getpid()})
+        if self._monitors:
+            self._monitoring.start()
         while not self._should_leave():
             if self._broken:
                 log.error("the delivery of %s ended by itself", self._delivery.folder.run_id)
                 return 1
         self._syncer.sync()
+        if self._monitors and self._speaks_for_run:
+            # Before the end of a process that could not tell it: the end's summary holds the totals.
+            self._monitoring.finish()
         self._delivery.write_missing_ends()
         if self._closing is None:
             self._closing = Deadline.after(LONGEST_STAY_S)
@@ -165,10 +182,12 @@ class Courier:
             self._finishing.begin()
             self._finishing.join(self._closing)
         self._keeper.stop()
+        self._monitoring.stop()
         last_words = Deadline.after(LOOK_EVERY_S)
         for thread in self._answering:
             thread.join(last_words.left_s())
         self._keeper.join(last_words)
+        self._monitoring.join(last_words)
         return 0
 
     def _should_leave(self) -> bool:
@@ -211,6 +230,10 @@ class Courier:
                 self._answer(number, {"delivered": delivered, "ready": self._told_ready})
             case "health":
                 self._answer(number, {"sinks": self._delivery.health(wanted)})
+            case "usage":
+                self._later(number, lambda: {"usage": self._monitoring.usage() if self._monitors else None})
+            case "totals":
+                self._later(number, lambda: {"usage": self._monitoring.finish() if self._monitors else None})
             case "flush":
                 self._later(number, lambda: {"delivered": self._delivery.flush(wanted, deadline)})
             case "reach":

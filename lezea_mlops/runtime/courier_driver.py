@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import logging
 import os
 import subprocess
@@ -36,6 +37,7 @@ LONGEST_WAIT_S = 365 * 86_400.0
 # The courier syncs each second; while it lives no append does.
 NEVER_US = 2**62
 LATE_SYNC_US = 1_000_000
+MAX_NOTICES = 100
 
 
 class CourierDriver:
@@ -84,6 +86,7 @@ class CourierDriver:
         self._log_start = 0
         self._told_at_the_end = False
         self._health: dict[str, Any] = {}
+        self.notices: collections.deque[dict[str, Any]] = collections.deque(maxlen=MAX_NOTICES)
         drop_in_forked_child(self)
 
     @property
@@ -106,6 +109,7 @@ class CourierDriver:
         start = {
             "folder": str(self._recorder.folder.path),
             "wid": self._recorder.wid,
+            "attempt": self._recorder.attempt,
             "parent": ProcessIdentity.of_this_process().stored(),
             "channel": its.fileno(),
             "settings": _as_json(self._settings),
@@ -184,6 +188,16 @@ class CourierDriver:
             for sink in self._destinations
         }
 
+    def usage(self) -> dict[str, Any] | None:
+        """Return what the run has used and cost so far; None where the courier gives no answer."""
+        answer = self._ask("usage", Deadline.after(HEALTH_WAIT_S))
+        return None if answer is None else answer["usage"]
+
+    def totals(self, deadline: Deadline) -> dict[str, Any] | None:
+        """Have the totals of the attempt journaled, and return them; None where the courier gives no answer."""
+        answer = self._ask("totals", deadline)
+        return None if answer is None else answer["usage"]
+
     def after_fork_in_child(self) -> None:
         """Close the child's copy of the channel; the courier is the parent's."""
         self._turn = threading.Lock()
@@ -256,6 +270,8 @@ class CourierDriver:
         self._was_up, self._up_by = True, None
         if "log" in message:
             log.log(message["log"], "%s", message["text"])
+        elif "tell" in message:
+            self.notices.append(message["tell"])
         elif "ready" in message and self._waits:
             # An answer to a call, too late for it, tells as much as a notice.
             self._ready = bool(message["ready"])
@@ -326,7 +342,10 @@ _NOTHING_KNOWN: Mapping[str, Any] = {
 
 
 def _as_json(settings: Settings) -> dict[str, Any]:
-    values = {field.name: getattr(settings, field.name) for field in fields(settings)}
+    # The courier takes the prices from the journal, as every reader does.
+    values = {
+        field.name: getattr(settings, field.name) for field in fields(settings) if field.name != "rates"
+    }
     return {name: os.fspath(value) if isinstance(value, Path) else value for name, value in values.items()}
 
 

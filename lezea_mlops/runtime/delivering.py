@@ -14,7 +14,7 @@ from lezea_mlops._clock import Deadline, now_us
 from lezea_mlops._files import LifeLock, replace_atomically
 from lezea_mlops.delivery import CALL_WAIT_S, DeliveryLoop, Shipper
 from lezea_mlops.errors import JournalError
-from lezea_mlops.journal import COURIER_WRITER, RunFolder, last_numbers
+from lezea_mlops.journal import COURIER_WRITER, JournalWriter, RunFolder, last_numbers
 from lezea_mlops.runtime.ends import newest_attempt, warn_of_missing_end, write_missing_ends
 from lezea_mlops.sinks.base import Sink
 
@@ -136,6 +136,24 @@ class RunDelivery:
             self._looked_at = attempt
         if written:
             self.wake()
+
+    def write_as_courier(self, type_name: str, fields: Mapping[str, Any], attempt: int) -> bool:
+        """Journal a record in the name of whoever delivers the run; False if this process does not, or not any more.
+
+        Raises:
+            JournalError: it cannot be written.
+        """
+        with self._guard:
+            if self._lock is None:
+                return False
+            # Opened each time: ends and finishers are written by others, in the same name.
+            writer = JournalWriter(self.folder, COURIER_WRITER, attempt=attempt, lock=self._lock)
+            try:
+                writer.append(type_name, fields)
+            finally:
+                writer.close()
+        self.wake()
+        return True
 
     def wake(self) -> None:
         """Let every loop look at the journal now."""

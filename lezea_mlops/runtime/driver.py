@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import logging
 import os
 import weakref
@@ -10,9 +11,11 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from lezea_mlops._clock import Deadline
+from lezea_mlops.config import Settings
 from lezea_mlops.journal import MAIN_WRITER
 from lezea_mlops.runtime.delivering import Keeper, Numbers, RunDelivery
 from lezea_mlops.runtime.finishing import Finishing
+from lezea_mlops.runtime.monitoring_here import monitor_here
 from lezea_mlops.runtime.recorder import Recorder
 from lezea_mlops.runtime.remembered import sync_command
 from lezea_mlops.sinks.base import Sink
@@ -46,12 +49,16 @@ class Driver(Protocol):
     """Delivers what one process records.
 
     Attributes:
-        kind: ``process`` or ``thread``.
         due_us: from this time stamp of a record on (UTC microseconds) its call has to ``attend``; 0: every call.
+        notices: what the monitoring of the run has to tell the training process; whoever takes one removes it.
     """
 
-    kind: str
     due_us: int
+    notices: collections.deque[dict[str, Any]]
+
+    @property
+    def kind(self) -> str | None:
+        """``process`` or ``thread``; None where nothing is delivered."""
 
     def start(self) -> None:
         """Begin to deliver."""
@@ -75,6 +82,12 @@ class Driver(Protocol):
     def health(self) -> dict[str, Any]:
         """Return state and counts by sink."""
 
+    def usage(self) -> dict[str, Any] | None:
+        """Return what the run has used and cost so far; None where nobody adds it up, or gives no answer."""
+
+    def totals(self, deadline: Deadline) -> dict[str, Any] | None:
+        """Have the totals of the attempt journaled, and return them; None where nobody did so in time."""
+
     def after_fork_in_child(self) -> None:
         """Give back what belongs to the parent."""
 
@@ -87,12 +100,19 @@ class ThreadDriver:
         sinks: where to.
         waits: a call waits for its record, at most 50 ms.
         finishers: make files of the run when it has ended, each named as ``package.module:function``.
+        settings: how the run is monitored; None: not at all.
     """
 
     kind = "thread"
 
     def __init__(
-        self, recorder: Recorder, sinks: Sequence[Sink], *, waits: bool = True, finishers: Sequence[str] = ()
+        self,
+        recorder: Recorder,
+        sinks: Sequence[Sink],
+        *,
+        waits: bool = True,
+        finishers: Sequence[str] = (),
+        settings: Settings | None = None,
     ) -> None:
         self._recorder = recorder
         self._waits = waits
@@ -104,6 +124,8 @@ class ThreadDriver:
             main_is_closing=recorder.wid == MAIN_WRITER,
         )
         self._keeper = Keeper(self._delivery, recorder.wid, recorder.sync)
+        self._monitoring = monitor_here(recorder, settings, lambda: self._delivery.delivers, self.health)
+        self.notices = self._monitoring.notices
         self.due_us = 0
         drop_in_forked_child(self)
 
@@ -117,6 +139,7 @@ class ThreadDriver:
             log.warning(
                 "no thread can be started (%s); %s delivers", error, sync_command(self._recorder.folder)
             )
+        self._monitoring.start()
 
     def attend(self) -> ThreadDriver:
         """Let the record that was just written be delivered, waiting at most 50 ms, if calls wait."""
@@ -144,6 +167,7 @@ class ThreadDriver:
             self._finishing.begin()
             self._finishing.join(deadline)
             self._recorder.counts["finisher_failed"] += self._finishing.failed
+        self._monitoring.stop(deadline)
         elsewhere = self._delivery.is_elsewhere
         return Closing(self._delivery.left(self._numbers()), elsewhere=elsewhere)
 
@@ -151,10 +175,19 @@ class ThreadDriver:
         """Return state and counts by sink; ``elsewhere``: another process delivers this run."""
         return self._delivery.health(self._numbers())
 
+    def usage(self) -> dict[str, Any] | None:
+        """Return what the run has used and cost so far."""
+        return self._monitoring.usage()
+
+    def totals(self, deadline: Deadline) -> dict[str, Any] | None:
+        """Journal the totals of the attempt, and return them."""
+        return self._monitoring.totals()
+
     def after_fork_in_child(self) -> None:
         """Close the parent's lock."""
         self._delivery.forget_lock()
         self._finishing.forget_lock()
+        self._monitoring.forget()
 
     def _numbers(self) -> Numbers:
         return {self._recorder.wid: self._recorder.seq}

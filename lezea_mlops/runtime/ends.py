@@ -10,7 +10,7 @@ from typing import Any
 from lezea_mlops._files import Holder, LifeLock, read_holder
 from lezea_mlops._process import boot_id
 from lezea_mlops.errors import JournalError
-from lezea_mlops.events import Cleaner, Envelope, RunFinished
+from lezea_mlops.events import Cleaner, Envelope, ResourceTotals, RunFinished
 from lezea_mlops.journal import (
     COURIER_WRITER,
     MAIN_WRITER,
@@ -26,6 +26,7 @@ from lezea_mlops.journal import (
 )
 from lezea_mlops.runtime.files import FileCapture
 from lezea_mlops.runtime.snapshot import catch_up
+from lezea_mlops.runtime.totals import brief_totals
 
 log = logging.getLogger("lezea_mlops")
 
@@ -152,7 +153,12 @@ def _summary(folder: RunFolder) -> dict[str, Any]:
     if folder.journal(MAIN_WRITER).stat().st_size > MAX_SUMMARY_BYTES:
         return {}
     clean = Cleaner(FileCapture(BlobStore(folder.blobs), "copy", 0).store_blob, None).clean
-    return {"summary": clean(catch_up(folder).summary())}
+    summary = catch_up(folder).summary()
+    totals = last_record(folder, COURIER_WRITER)
+    if totals is not None and totals.type == ResourceTotals.type:
+        # What was sampled stands in no record of ``main``.
+        summary |= brief_totals(totals.payload)
+    return {"summary": clean(summary)}
 
 
 def _was_resumed(folder: RunFolder) -> bool:

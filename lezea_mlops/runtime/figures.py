@@ -6,10 +6,11 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from lezea_mlops._bounded import MAX_KEYS, BoundedTable, stored_count, stored_text
-from lezea_mlops.accounting import CostTotals, ResourceTotals
+from lezea_mlops.accounting import Accounts
 from lezea_mlops.events import Envelope, ScopePairs, as_number
 from lezea_mlops.evolution import ModificationCounts, PopulationHistory
 from lezea_mlops.insight import DataUsage, SeriesTable
+from lezea_mlops.runtime.totals import brief_totals
 
 Fields = Mapping[str, Any]
 
@@ -17,7 +18,7 @@ Fields = Mapping[str, Any]
 MAX_VALUES_KEPT = 1_000
 MAX_TEXT_KEPT = 10_000
 
-STATE_VERSION = 1
+STATE_VERSION = 2
 _FACTS = frozenset({"config", "last_checkpoint", "conclusion", "results", "dataset"})
 # What a part of a state raises where it is not what was stored.
 _DAMAGED = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
@@ -28,6 +29,7 @@ class RunFigures:
 
     Attributes:
         series: figures of every metric.
+        accounts: what was used, and what it cost.
         incomplete: events of this run were not observed, see ``mark_partial``.
     """
 
@@ -35,8 +37,7 @@ class RunFigures:
         self._events: dict[str, int] = {}
         self.series = SeriesTable(limit)
         self._data = DataUsage(limit)
-        self._resources = ResourceTotals(limit)
-        self._costs = CostTotals(limit)
+        self.accounts = Accounts(limit)
         self._modifications = ModificationCounts(limit)
         self._population = PopulationHistory(limit)
         self._params: BoundedTable[str, list[Any]] = BoundedTable(lambda: [None], limit)
@@ -55,9 +56,6 @@ class RunFigures:
             "data_splits": lambda fields, scope, ts: self._data.observe_splits(fields),
             "data_usage": lambda fields, scope, ts: self._data.observe_usage(fields),
             "data_score": lambda fields, scope, ts: self._data.observe_score(fields),
-            "resource": lambda fields, scope, ts: self._resources.observe(ts, fields),
-            "resource_cost": lambda fields, scope, ts: self._costs.observe_cost(fields),
-            "business": lambda fields, scope, ts: self._costs.observe_business(fields),
             "modification_tree": lambda fields, scope, ts: self._modifications.observe(fields, scope),
             "modification_tree_stats": lambda fields, scope, ts: self._stats(scope, "modtree", fields),
             "modification_stats": lambda fields, scope, ts: self._stats(scope, "modification", fields),
@@ -77,6 +75,7 @@ class RunFigures:
         """Take one event, logged at *ts* (UTC microseconds)."""
         if type_name != "training_step":
             self._events[type_name] = self._events.get(type_name, 0) + 1
+            self.accounts.observe(type_name, fields, scope, ts)
         handle = self._handlers.get(type_name)
         if handle is not None:
             handle(fields, scope, ts)
@@ -143,7 +142,7 @@ class RunFigures:
 
     def _parts(self) -> dict[str, Any]:
         return {
-            "series": self.series, "data": self._data, "resources": self._resources, "costs": self._costs,
+            "series": self.series, "data": self._data, "accounts": self.accounts,
             "modifications": self._modifications, "population": self._population,
         }  # fmt: skip
 
@@ -160,7 +159,7 @@ class RunFigures:
 
     def _restart(self) -> None:
         self.series.restart()
-        self._resources.restart()
+        self.accounts.restart()
 
     def as_dict(self) -> dict[str, Any]:
         """Return all figures by name.
@@ -171,8 +170,8 @@ class RunFigures:
             "modifications": self._modifications.as_dict(),
             "population": self._population.as_dict(),
             "data": self._data.as_dict(),
-            "resources": self._resources.as_dict(),
-            "costs": self._costs.as_dict(),
+            "resources": self.accounts.as_dict(),
+            "costs": self.accounts.costs(),
         }
         partial = [table.pop("partial") for table in tables.values()]
         return {
@@ -196,8 +195,7 @@ class RunFigures:
             "metrics": {name: m["last"] for name, m in metrics.items() if "last" in m},
             "modifications": {name: everything["modifications"][name] for name in ("proposed", "accepted")},
             "population": everything["population"],
-            "resources": everything["resources"]["total"],
-            "costs": everything["costs"],
+            **brief_totals(everything),
             **self._facts,
             "partial": everything["partial"],
         }

@@ -67,7 +67,7 @@ class Recorder:
         self._last_seq = self._last_ts = 0
         if joining is not None:
             # Its file is made by its first record: many a worker carries a tracker and never uses it.
-            self.wid, self.attempt = _child_of(joining.wid), joining.attempt
+            self.wid, self.attempt = child_of(joining.wid), joining.attempt
         else:
             self._writer = JournalWriter(folder, wid, durability=durability)
             self.attempt = self._writer.attempt
@@ -92,7 +92,7 @@ class Recorder:
                 if not self.late:
                     raise
                 # The run ended here and was resumed elsewhere: what comes late stands in a file of its own.
-                self.wid, self._last_seq = _child_of(self.wid), 0
+                self.wid, self._last_seq = child_of(self.wid), 0
                 self._writer = self._opened()
         return self._writer
 
@@ -204,7 +204,7 @@ class Recorder:
         if self._writer is not None:
             self._writer.abandon()
             self._writer = None
-        self.wid = _child_of(self.wid)
+        self.wid = child_of(self.wid)
         self._last_seq = 0
         self._begin_figures()
 
@@ -253,7 +253,7 @@ class Recorder:
         return False
 
 
-def _child_of(wid: str) -> str:
+def child_of(wid: str) -> str:
     """Return the name of a further writer: pids repeat across containers, random digits do not."""
     return f"{wid}.{os.urandom(4).hex()}"
 

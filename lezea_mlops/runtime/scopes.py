@@ -27,7 +27,7 @@ class Scope:
 
     def __init__(self, key: int, level: str, identity: str) -> None:
         self._key = key
-        self._pair = (_bounded(level), _bounded(identity))
+        self._pair = (bounded_name(level), bounded_name(identity))
 
     def __enter__(self) -> Scope:
         scopes = _SCOPES.get()
@@ -65,7 +65,7 @@ class Inherited:
         _set(self._key, before)
 
 
-def _bounded(name: str) -> str:
+def bounded_name(name: str) -> str:
     """Return a name that fits a line beside others: beyond the limit its beginning and a hash of all of it."""
     if len(name) <= MAX_NAME_CHARACTERS:
         return name

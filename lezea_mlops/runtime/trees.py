@@ -9,7 +9,8 @@ from typing import Any
 from lezea_mlops._bounded import BoundedTable
 from lezea_mlops.events import MAX_LINE_BYTES, ModificationTreeLogged, ScopePairs, encode_json
 from lezea_mlops.evolution import tree_statistics, with_ids
-from lezea_mlops.runtime.call import BadInput, Call, shorten
+from lezea_mlops.runtime.call import BadInput, Call
+from lezea_mlops.runtime.describing import shorten
 
 # Half a line: statistics and scopes need room too.
 MAX_PART_BYTES = MAX_LINE_BYTES // 2

@@ -191,8 +191,8 @@ def test_the_summary_fits_on_a_page_and_is_what_the_end_records() -> None:
     assert summary["metrics"]["builder:1/val/loss"] == 0.25
     assert summary["population"]["best"] == {"fitness": 0.9, "id": "t1", "generation": 0}
     assert summary["modifications"] == {"proposed": 2, "accepted": 1}
-    assert summary["costs"] == {"cpu_hours": 1.0, "mem_gb": 2.0, "io_bytes": 0.0,
-                                "business": {"resource_cost_eur": 8.73}}  # fmt: skip
+    reported = {"cpu_hours": 1.0, "mem_gb": 2.0, "io_bytes": 0.0, "business": {"resource_cost_eur": 8.73}}
+    assert summary["costs"].items() >= reported.items()
     assert summary["conclusion"] == {"text": "better"}
     assert summary["config"]["hyperparameters"] == {"lr": 3e-4}
     assert summary["partial"] is False

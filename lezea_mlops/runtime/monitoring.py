@@ -1,0 +1,263 @@
+"""The live picture of a run: what it uses is sampled, added up and priced, and Prometheus is told, by one thread.
+
+It belongs to whoever drives the delivery, the courier's process or a thread of the training process. Every process of
+a run has its own use sampled; one of them, the one that delivers the run, adds all of it up.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Protocol
+
+from lezea_mlops._clock import Deadline
+from lezea_mlops.accounting import Accounts, Budgets
+from lezea_mlops.config import Settings
+from lezea_mlops.config.settings import NO_PORT
+from lezea_mlops.errors import JournalError
+from lezea_mlops.events import BudgetReached, Envelope, ResourceLogged, ResourceTotals, RunFinished
+from lezea_mlops.journal import MAIN_WRITER, JournalReader, RunFolder
+from lezea_mlops.runtime.exposing import Exposing
+
+if TYPE_CHECKING:
+    from lezea_mlops.sinks.prometheus import Outside
+
+log = logging.getLogger("lezea_mlops")
+
+LOOK_EVERY_S = 1.0
+# So much of a journal is taken before somebody else may look at the figures.
+TURN_BYTES = 1024 * 1024
+
+# Of tables that have a row for each of many, a scrape is shown so many.
+SHOWN_ROWS = 50
+
+Fields = Mapping[str, Any]
+
+
+class Surroundings(Protocol):
+    """What the monitoring of a run needs of the process that it happens in."""
+
+    def write(self, type_name: str, fields: Fields) -> bool:
+        """Journal a record; False if that cannot be done now."""
+
+    def leads(self) -> bool:
+        """Tell whether this process speaks for the whole run."""
+
+    def health(self) -> dict[str, Any]:
+        """Return state and counts by sink."""
+
+    def tell(self, notice: dict[str, Any]) -> None:
+        """Bring something to the training process."""
+
+
+@dataclass(frozen=True)
+class Watched:
+    """The process whose use is sampled.
+
+    Attributes:
+        pid: its process id.
+        wid: its writer's name.
+        attempt: the attempt that it belongs to.
+        excluded: children of it that are none of the run's, such as the courier.
+    """
+
+    pid: int
+    wid: str
+    attempt: int
+    excluded: Collection[int] = ()
+
+
+def is_wanted(settings: Settings) -> bool:
+    """Tell whether the settings ask for samples or for Prometheus."""
+    served = settings.prometheus_port != NO_PORT or settings.prometheus_textfile is not None
+    return settings.mode != "off" and (settings.sample_period_s > 0 or served)
+
+
+class Monitoring:
+    """Samples, adds up, serves.
+
+    Args:
+        folder: the run.
+        settings: how often, and where Prometheus is served.
+        watched: the process that is sampled.
+        surroundings: the process that this happens in.
+    """
+
+    def __init__(
+        self, folder: RunFolder, settings: Settings, watched: Watched, surroundings: Surroundings
+    ) -> None:
+        self._folder, self._settings, self._watched = folder, settings, watched
+        self._surroundings = surroundings
+        self._exposing = Exposing(folder.run_id, settings, self._outside, surroundings.tell)
+        self._accounts, self._budgets = Accounts(), Budgets()
+        self._reader = JournalReader(folder)
+        # Held by who reads the journal; and, inside it, while records are taken or figures are read.
+        self._reading, self._lock = threading.RLock(), threading.RLock()
+        self._sampler: Any = None
+        self._next_sample_s = 0.0
+        self._finished = False
+        # What scrapes are shown, and when it was made.
+        self._shown: Outside | None = None
+        self._shown_s = 0.0
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="lezea-monitoring", daemon=True)
+
+    def start(self) -> None:
+        """Start the thread; where the interpreter gives none, nothing is sampled or served."""
+        try:
+            self._thread.start()
+        except RuntimeError as error:
+            log.warning("no thread can be started (%s); resources are not sampled", error)
+
+    def stop(self) -> None:
+        """Let the thread end, and take the run out of what Prometheus is told."""
+        self._stopping.set()
+
+    def join(self, deadline: Deadline) -> None:
+        """Wait for its end, until the deadline."""
+        if self._thread.is_alive():
+            self._thread.join(deadline.left_s())
+
+    def forget(self) -> None:
+        """Leave thread, sampler and server to the parent, in a forked child."""
+        self._stopping.set()
+        self._exposing.forget()
+
+    def usage(self) -> dict[str, Any]:
+        """Return what the run has used and cost so far, without the tables by component."""
+        self._read_on()
+        return self._usage_now()
+
+    def finish(self) -> dict[str, Any]:
+        """Take a last sample, journal the totals of the attempt, once, and return them without the long tables."""
+        with self._reading, self._lock:
+            if not self._finished and self._surroundings.leads():
+                self._sample()
+                self._read_on()
+                self._surroundings.write(ResourceTotals.type, self._accounts.totals())
+                self._finished = True
+            return self._usage_now()
+
+    # ------------------------------------------------------------------ the thread
+
+    def _run(self) -> None:
+        try:
+            self._exposing.begin()
+            while not self._stopping.is_set():
+                self._sample_if_due()
+                if self._surroundings.leads():
+                    self._look()
+                self._stopping.wait(self._pause_s())
+        finally:
+            self._exposing.end()
+            with self._lock:
+                if self._sampler is not None:
+                    self._sampler.close()
+
+    def _look(self) -> None:
+        """Take what was journaled meanwhile, and do what follows from it."""
+        ended = self._read_on()
+        self._check_budgets()
+        self._exposing.renew()
+        if ended:
+            self.finish()
+
+    def _pause_s(self) -> float:
+        until_sample_s = (
+            self._next_sample_s - time.monotonic() if self._settings.sample_period_s else LOOK_EVERY_S
+        )
+        return max(0.0, min(LOOK_EVERY_S, until_sample_s))
+
+    def _sample_if_due(self) -> None:
+        period_s = self._settings.sample_period_s
+        if not period_s or time.monotonic() < self._next_sample_s:
+            return
+        with self._lock:
+            self._sample()
+        # Never two in a row after a pause of the machine.
+        self._next_sample_s = time.monotonic() + period_s
+
+    def _sample(self) -> None:
+        if not self._settings.sample_period_s or self._finished:
+            return
+        if self._sampler is None:
+            self._sampler = self._new_sampler()
+        fields = self._sampler.sample()
+        if fields:
+            self._surroundings.write(ResourceLogged.type, fields)
+
+    def _new_sampler(self) -> Any:
+        # psutil and NVML are loaded where something is sampled, and nowhere else.
+        from lezea_mlops.capture.usage import UsageSampler
+
+        return UsageSampler(
+            self._watched.pid, self._watched.wid, self._folder.path, self._settings.sample_period_s,
+            excluded=self._watched.excluded,
+        )  # fmt: skip
+
+    def _read_on(self) -> bool:
+        """Take the records behind those that were taken; tell whether the end of the watched attempt was among them."""
+        ended = False
+        with self._reading:
+            records = iter(self._reader)
+            while turn := _next_turn(records):
+                # Who asks for figures meanwhile need not wait for all of a long journal.
+                with self._lock:
+                    for record in turn:
+                        ended = self._take(record) or ended
+        return ended
+
+    def _take(self, record: Envelope) -> bool:
+        scope = tuple((level, identity) for level, identity in record.scope)
+        self._accounts.observe(record.type, record.payload, scope, record.ts, record.att)
+        self._budgets.observe(record.type, record.payload)
+        self._exposing.observe(record)
+        return (
+            record.type == RunFinished.type
+            and record.wid == MAIN_WRITER
+            and record.att == self._watched.attempt
+        )
+
+    def _check_budgets(self) -> None:
+        with self._lock:
+            due = self._budgets.reached(self._accounts.costs_only())
+        for fields in due:
+            self._surroundings.write(BudgetReached.type, fields)
+            self._surroundings.tell({"budget": fields})
+
+    def _outside(self) -> Outside:
+        """Return what a scrape shows beside what the records say; made once a second, however many ask."""
+        from lezea_mlops.sinks.prometheus import Outside
+
+        health = self._surroundings.health()
+        with self._lock:
+            now_s = time.monotonic()
+            if self._shown is None or now_s - self._shown_s > LOOK_EVERY_S:
+                totals = self._accounts.totals(SHOWN_ROWS)
+                # Those that came first stay the same for the whole run, as series have to.
+                resources = totals["resources"] | {"components": self._accounts.first_components()}
+                self._shown = Outside(resources, totals["costs"], health, self._budgets.as_dict())
+                self._shown_s = now_s
+            return replace(self._shown, sinks=health)
+
+    def _usage_now(self) -> dict[str, Any]:
+        with self._lock:
+            return self._accounts.totals_only() | {"budgets": self._budgets.as_dict()}
+
+
+def _next_turn(records: Iterator[Envelope]) -> list[Envelope]:
+    """Return the next records, about a megabyte of them; none at the present end."""
+    turn: list[Envelope] = []
+    size_bytes = 0
+    try:
+        for record in records:
+            turn.append(record)
+            size_bytes += record.size_bytes
+            if size_bytes >= TURN_BYTES:
+                break
+    except JournalError as error:
+        log.debug("the live picture cannot read on: %s", error)
+    return turn

@@ -8,6 +8,7 @@ import typer
 
 import lezea_mlops
 from lezea_mlops.cli.audit import audit
+from lezea_mlops.cli.costs import costs
 from lezea_mlops.cli.down import down
 from lezea_mlops.cli.gc import gc
 from lezea_mlops.cli.lineage import lineage
@@ -40,5 +41,5 @@ def main(
     """Take what belongs to no command."""
 
 
-for command in (sync, status, audit, gc, tree, lineage, up, down):
+for command in (sync, status, audit, gc, tree, lineage, costs, up, down):
     app.command()(command)

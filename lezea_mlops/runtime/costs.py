@@ -116,7 +116,7 @@ class _Counting:
             return
         self._budgets.observe(record.type, fields)
         scope = tuple((level, identity) for level, identity in record.scope)
-        self._accounts.observe(record.type, fields, scope, record.ts, attempt=1)
+        self._accounts.observe(record.type, fields, scope, record.ts, attempt=record.att)
         if self._by_branch is not None and self._line is not None:
             if record.type == ModificationTreeLogged.type:
                 fields = _by_branch(record, self._line)

@@ -38,6 +38,7 @@ PROGRAMS = {
     ),
     "queries.py": (["--modifications", "2000"], ["lineage", "ancestors", "best_path", "network_lineage"]),
     "read.py": (["--events", "1000"], ["read_run", "limit"]),
+    "sample.py": (["--samples", "3", "--children", "0", "2"], ["children", "0", "2"]),
     "start.py": (["--runs", "1"], ["a bare interpreter, start to exit", "`end()`, all being delivered"]),
     "throughput.py": (["--steps", "100", "--rounds", "1"], ["bare", "sync", "live"]),
     "tree.py": (["--quick"], ["bare Python", "lezea tree`, 500 modifications", "500"]),

@@ -10,7 +10,7 @@ import random
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lezea_mlops.capture.process_usage import SHARE_OF_A_CORE
 from lezea_mlops.capture.usage import UsageSampler
 
 # Does as it is told, and has children that do so too; the last line is what the kernel says of its ended children.
@@ -35,11 +36,15 @@ def tell(child, *order):
     child.stdin.flush()
     return json.loads(child.stdout.readline())
 
-def end(child, kill):
-    child.kill() if kill else child.stdin.close()
-    child.wait()
+def end(child, how):
+    child.kill() if how == "kill" else child.stdin.close()
+    if how == "forget":
+        os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
+        forgotten.append(child)
+    else:
+        child.wait()
 
-children = []
+children, forgotten = [], []
 for line in sys.stdin:
     kind, *rest = json.loads(line)
     answer = None
@@ -54,11 +59,11 @@ for line in sys.stdin:
         answer = used.ru_utime + used.ru_stime
     elif children and kind == "child":
         answer = tell(children[rest[0] % len(children)], *rest[1:])
-    elif children and kind in ("end", "kill"):
-        end(children.pop(rest[0] % len(children)), kind == "kill")
+    elif children and kind in ("end", "kill", "forget"):
+        end(children.pop(rest[0] % len(children)), kind)
     print(json.dumps(answer), flush=True)
 for child in children:
-    end(child, False)
+    end(child, "end")
 """
 # The kernel rounds each of the two times of a process down to a hundredth of a second.
 ROUNDING_S = 0.02
@@ -209,6 +214,52 @@ def test_an_excluded_child_is_not_there(family: Family, tmp_path: Path) -> None:
     assert processes(sampler)["children_cpu_s"] <= 3 * ROUNDING_S
 
 
+def test_a_child_that_nobody_waited_for_is_none(family: Family, tmp_path: Path) -> None:
+    """It has ended, and only its use is left: that counts once, before and after its parent takes note."""
+    sampler = sampler_of(family.pid, tmp_path)
+    sampler.sample()
+    family.tell("start")
+    family.tell("child", 0, "burn")
+    family.tell("forget", 0)
+    process = processes(sampler)
+    assert (process["children"], process["children_memory_bytes"]) == (0, 0)
+    assert process["children_cpu_s"] >= 0.05 - ROUNDING_S
+
+
+def test_a_childs_pid_that_came_back_is_no_child(
+    family: Family, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the new process does is none of ours."""
+    child = family.tell("start")
+    now_s = 0.0
+    sampler = UsageSampler(family.pid, "main", tmp_path, 5.0, clock=lambda: now_s)
+    assert processes(sampler)["children"] == 1
+    identity = psutil.Process._get_ident
+    monkeypatch.setattr(
+        psutil.Process,
+        "_get_ident",
+        lambda process: (child, 7.0) if process.pid == child else identity(process),
+    )
+    monkeypatch.setattr(psutil.Process, "children", lambda _process, recursive: [])
+    now_s = 1_000.0
+    family.tell("child", 0, "burn")
+    process = processes(sampler)
+    assert (process["children"], process["children_cpu_s"]) == (0, 0.0)
+
+
+def test_the_use_of_an_orphan_stays(family: Family, tmp_path: Path) -> None:
+    """A grandchild whose parent was killed belongs to the system; what it had used is not taken back."""
+    sampler = sampler_of(family.pid, tmp_path)
+    family.tell("start")
+    family.tell("child", 0, "start")
+    sampler.sample()
+    family.tell("child", 0, "child", 0, "burn")
+    seen = processes(sampler)["children_cpu_s"]
+    family.tell("kill", 0)
+    assert seen >= 0.05 - ROUNDING_S
+    assert [processes(sampler)["children_cpu_s"] >= seen for _ in range(3)] == [True] * 3
+
+
 def test_a_process_that_has_ended_has_no_sample(tmp_path: Path) -> None:
     """Nor has one that was never there."""
     family = Family()
@@ -317,17 +368,64 @@ def test_without_psutil_one_notice_says_so(
     assert len(notices) == len(set(notices))
 
 
-def test_a_search_that_takes_long_is_made_less_often(family: Family, tmp_path: Path) -> None:
-    """On a host with thousands of processes children are found later; those that are known are read."""
+@pytest.fixture
+def slow(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """Makes a question to psutil take 10 ms of the processor, on a clock where nothing else takes any."""
+    used_s = 0.0
+    monkeypatch.setattr(time, "thread_time", lambda: used_s)
+
+    def make(name: str) -> None:
+        ask = getattr(psutil.Process, name)
+
+        @functools.wraps(ask)
+        def slowly(process: psutil.Process, **arguments: Any) -> Any:
+            nonlocal used_s
+            used_s += 0.01
+            return ask(process, **arguments)
+
+        monkeypatch.setattr(psutil.Process, name, slowly)
+
+    return make
+
+
+def test_a_search_that_takes_long_is_made_less_often(
+    slow: Callable[[str], None], family: Family, tmp_path: Path
+) -> None:
+    """On a host with thousands of processes children are found later; those that are known are read all the same."""
+    slow("children")
     now_s = 0.0
     sampler = UsageSampler(family.pid, "main", tmp_path, 5.0, clock=lambda: now_s)
     family.tell("start")
-    assert processes(sampler)["children"] == 1
+    sampler.sample()
     family.tell("start")
-    # The first search cost more than none, and so no second one is due in the same moment.
-    assert processes(sampler)["children"] == 1
-    now_s = 1_000.0
+    family.tell("child", 0, "burn")
+    now_s = 0.01 / SHARE_OF_A_CORE - 1
+    process = processes(sampler)
+    assert process["children"] == 1
+    assert process["children_cpu_s"] >= 0.05 - ROUNDING_S
+    now_s += 1
     assert processes(sampler)["children"] == 2
+
+
+def test_children_that_take_long_to_read_are_read_less_often(
+    slow: Callable[[str], None], family: Family, tmp_path: Path
+) -> None:
+    """What was read last stands until then, and the process itself is in every sample."""
+    slow("status")
+    now_s = 0.0
+    sampler = UsageSampler(family.pid, "main", tmp_path, 5.0, clock=lambda: now_s)
+    family.tell("start")
+    sampler.sample()
+    family.tell("child", 0, "burn")
+    family.tell("burn")
+    now_s = 0.01 / SHARE_OF_A_CORE - 1
+    process = processes(sampler)
+    assert (process["children"], process["children_cpu_s"]) == (1, 0.0)
+    assert process["cpu_s"] >= 0.05 - ROUNDING_S
+    now_s += 1
+    process = processes(sampler)
+    assert process["children_cpu_s"] >= 0.05 - ROUNDING_S
+    assert 0.05 - ROUNDING_S <= process["cpu_s"] < 2 * 0.05
 
 
 def test_sampling_leaves_the_program_as_it_was(tmp_path: Path) -> None:

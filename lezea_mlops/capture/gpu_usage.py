@@ -10,7 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from lezea_mlops._process import pid_namespace
 from lezea_mlops.capture.asking import Judge, Question, Turn, every_failure, known
@@ -34,6 +34,7 @@ NORMAL_BEYOND_THE_LAST = ("NVML_ERROR_INVALID_ARGUMENT", "NVML_ERROR_NOT_FOUND")
 # These say nothing about the state of the driver; starting it anew would not help.
 REFUSALS = ("NVML_ERROR_NOT_SUPPORTED", "NVML_ERROR_NO_PERMISSION", "NVML_ERROR_FUNCTION_NOT_FOUND")
 
+Number = TypeVar("Number", int, float)
 # The processes on a GPU by pid, with the memory of each where it is told.
 Listed = Mapping[int, "int | None"]
 
@@ -141,22 +142,18 @@ class GpuUsage:
         device.uuid = device.uuid or ask("UUID", lambda nvml: nvml_text(nvml.nvmlDeviceGetUUID(handle)))
         sliced = ask("MIG mode", lambda nvml: nvml.nvmlDeviceGetMigMode(handle)[0] == 1, *NORMAL_WITHOUT_MIG)
         normal = NORMAL_WITH_MIG if sliced else ()
-        utilisation = None
-        if not sliced:
-            # Of a GPU in slices the driver does not tell it.
-            utilisation = ask("utilisation", lambda nvml: nvml.nvmlDeviceGetUtilizationRates(handle).gpu)
+        # Of a GPU in slices the driver does not tell the utilisation.
+        utilisation = None if sliced else ask("utilisation", lambda nvml: _utilisation(nvml, handle))
         memory = ask("memory", lambda nvml: _memory(nvml.nvmlDeviceGetMemoryInfo(handle)), *normal)
-        power_mw = ask("power", lambda nvml: nvml.nvmlDeviceGetPowerUsage(handle), *normal)
-        temperature = ask("temperature", lambda nvml: _temperature(nvml, handle), *normal)
+        power_w = ask("power", lambda nvml: _power_w(nvml, handle), *normal)
+        temperature_c = ask("temperature", lambda nvml: _temperature_c(nvml, handle), *normal)
         slices = self._slices(turn, device) if sliced else [("", handle)]
         listed = [self._processes(turn, device, *a_slice, normal) for a_slice in slices]
         used_bytes, total_bytes = memory or (None, None)
         return known({
-            "index": device.index, "uuid": device.uuid, "name": device.name,
-            "util_percent": _within(utilisation, 0, 100),
+            "index": device.index, "uuid": device.uuid, "name": device.name, "util_percent": utilisation,
             "memory_used_bytes": used_bytes, "memory_total_bytes": total_bytes,
-            "power_w": _within(None if power_mw is None else power_mw / 1_000, 0, MOST_WATTS),
-            "temperature_c": _within(temperature, COLDEST_C, WARMEST_C),
+            "power_w": power_w, "temperature_c": temperature_c,
         }) | self._hold(listed, pids, total_bytes)  # fmt: skip
 
     def _slices(self, turn: Turn[Any], device: Device) -> list[tuple[str, Any]]:
@@ -262,8 +259,16 @@ def _memory(info: Any) -> tuple[int, int] | None:
     return None if total_bytes is None or used_bytes is None else (used_bytes, total_bytes)
 
 
-def _temperature(nvml: Any, handle: Any) -> Any:
-    return nvml.nvmlDeviceGetTemperature(handle, nvml.NVML_TEMPERATURE_GPU)
+def _utilisation(nvml: Any, handle: Any) -> int | None:
+    return _within(nvml.nvmlDeviceGetUtilizationRates(handle).gpu, 0, 100)
+
+
+def _power_w(nvml: Any, handle: Any) -> float | None:
+    return _within(nvml.nvmlDeviceGetPowerUsage(handle) / 1_000, 0, MOST_WATTS)
+
+
+def _temperature_c(nvml: Any, handle: Any) -> int | None:
+    return _within(nvml.nvmlDeviceGetTemperature(handle, nvml.NVML_TEMPERATURE_GPU), COLDEST_C, WARMEST_C)
 
 
 def _lister(use: str, handle: Any) -> Callable[[Any], Listed]:
@@ -278,11 +283,15 @@ def _lister(use: str, handle: Any) -> Callable[[Any], Listed]:
                 raise
             # Drivers before 510 know the older form alone.
             processes = getattr(nvml, f"{function}_v2")(handle)
-        return {process.pid: process.usedGpuMemory for process in processes}
+        return {process.pid: _held_bytes(process.usedGpuMemory) for process in processes}
 
     return ask
 
 
-def _within(value: Any, lowest: float, highest: float) -> Any:
+def _held_bytes(used_bytes: int | None) -> int | None:
+    return None if used_bytes is None else _within(used_bytes, 0, MOST_MEMORY_BYTES)
+
+
+def _within(value: Number, lowest: float, highest: float) -> Number | None:
     """Return *value* if it can be a reading; None otherwise."""
-    return value if value is not None and lowest <= value <= highest else None
+    return value if lowest <= value <= highest else None

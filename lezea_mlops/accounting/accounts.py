@@ -29,11 +29,6 @@ STATED = "resource_cost_eur"
 # A record has to fit into a line, and a page into a head.
 MAX_ROWS_OF_TOTALS = 1_000
 
-ACCOUNTED_TYPES = frozenset({
-    "resource", "resource_use", "resource_cost", "business", "rates", "budget", "modification_tree", "checkpoint",
-    "artifact",
-})  # fmt: skip
-
 Q = TypeVar("Q", Component, Counted)
 
 

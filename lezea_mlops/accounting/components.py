@@ -6,9 +6,9 @@ from collections.abc import Iterator, Mapping
 from itertools import chain
 from typing import Any, Generic, TypeVar
 
-from lezea_mlops._bounded import BoundedTable, stored_number, stored_step, stored_text
+from lezea_mlops._bounded import BoundedTable, stored_step, stored_text
 from lezea_mlops.accounting.integrals import Integral
-from lezea_mlops.accounting.quantities import UNNAMED, Quantities, amount, short_text
+from lezea_mlops.accounting.quantities import UNNAMED, Quantities, amount, short_text, stored_amount
 
 MB_PER_GB = 1024
 # A million cores, ten thousand GPUs, an exabyte: what is above it is no sample.
@@ -100,7 +100,7 @@ class Component(Quantities):
         quantities, component_type, peak, attempt, integrals = state
         component.put_back(quantities)
         component.component_type = None if component_type is None else stored_text(component_type)
-        component.peak_memory_mb = float(stored_number(peak))
+        component.peak_memory_mb = stored_amount(peak)
         component._attempt = stored_step(attempt)
         if integrals is not None:
             cpu, gpu, memory = map(Integral.restored, integrals)

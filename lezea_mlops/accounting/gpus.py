@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from lezea_mlops._bounded import BoundedTable, stored_number, stored_text
+from lezea_mlops._bounded import BoundedTable, stored_step, stored_text
 from lezea_mlops.accounting.quantities import UNNAMED, amount, short_text
 
 MAX_DEVICES = 1_000
@@ -60,9 +60,9 @@ class Coverage:
     __slots__ = ("_spans",)
 
     def __init__(self) -> None:
-        self._spans: list[tuple[float, float, str]] = []
+        self._spans: list[tuple[int, int, str]] = []
 
-    def take(self, start: float, end: float, owner: str) -> float:
+    def take(self, start: int, end: int, owner: str) -> float:
         """Count the time from *start* to *end* for *owner*, and return which share of it was still free."""
         free = [(start, end)]
         for a, b, other in self._spans:
@@ -77,7 +77,7 @@ class Coverage:
             self._add(s, e, owner)
         return sum(e - s for s, e in free) / (end - start)
 
-    def _add(self, start: float, end: float, owner: str) -> None:
+    def _add(self, start: int, end: int, owner: str) -> None:
         for number in range(len(self._spans) - 1, -1, -1):
             a, b, other = self._spans[number]
             if other == owner:
@@ -101,9 +101,9 @@ class Coverage:
         """
         coverage = cls()
         for start, end, owner in state:
-            coverage._spans.append(
-                (float(stored_number(start)), float(stored_number(end)), stored_text(owner))
-            )
+            if not stored_step(start) < stored_step(end):
+                raise ValueError(f"expected a span of time, found {start!r:.80} to {end!r:.80}")
+            coverage._spans.append((start, end, stored_text(owner)))
         return coverage
 
 
@@ -114,7 +114,7 @@ class Devices:
         self._counted: BoundedTable[str, Coverage] = BoundedTable(Coverage, MAX_DEVICES)
         self._names: dict[str, None] = {}
 
-    def free_share(self, device: str, start: float, end: float, owner: str) -> float:
+    def free_share(self, device: str, start: int, end: int, owner: str) -> float:
         """Return which share of a time no other process has counted, and count it for *owner*."""
         return self._counted[device].take(start, end, owner)
 

@@ -5,9 +5,12 @@ from __future__ import annotations
 from array import array
 from bisect import bisect_right
 from collections.abc import Sequence
+from itertools import pairwise
+from math import inf
 from typing import Any
 
 from lezea_mlops._bounded import stored_number, stored_step
+from lezea_mlops.accounting.quantities import stored_amount
 
 US_PER_S = 1_000_000
 # Two samples further apart do not tell what was used between them.
@@ -59,7 +62,7 @@ class Integral:
         ts, last = state
         integral = cls()
         integral._ts = None if ts is None else stored_step(ts)
-        integral._last = float(stored_number(last))
+        integral._last = stored_amount(last)
         return integral
 
 
@@ -145,9 +148,11 @@ class Knots:
         times, columns = state
         knots = cls()
         knots._times = array("d", map(stored_number, times))
-        knots._columns = [array("d", map(stored_number, column)) for column in columns]
+        knots._columns = [array("d", map(stored_amount, column)) for column in columns]
         if any(len(column) != len(times) for column in knots._columns):
             raise ValueError("expected as many values as moments in each integral")
+        if not all(a < b < inf for a, b in pairwise(knots._times)):
+            raise ValueError("expected moments one after the other")
         return knots
 
 

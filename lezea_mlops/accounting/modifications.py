@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Mapping
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, TypeAlias
 
 from lezea_mlops._bounded import BoundedTable, stored_count, stored_step, stored_text
 from lezea_mlops.accounting.quantities import Quantities, short_text
@@ -13,7 +13,7 @@ from lezea_mlops.events import as_id, read_modification
 
 LEVEL = "modification"
 NETWORK_LEVEL = "network"
-ACCEPTED, REJECTED, UNDECIDED = "accepted", "rejected", "undecided"
+VERDICTS = ACCEPTED, REJECTED, UNDECIDED = "accepted", "rejected", "undecided"
 # Operators beyond so many are counted under one.
 MAX_OPERATORS = 100
 OTHER_OPERATORS = "(other types)"
@@ -22,16 +22,13 @@ OTHER_OPERATORS = "(other types)"
 BY_SCOPE, BY_ID, BY_COMPONENT, BY_NETWORK = range(4)
 _WAYS = 4
 
+Waiting: TypeAlias = "OrderedDict[str, Quantities]"
 # By operator and verdict: how many modifications, and what they used.
 Sums: TypeAlias = "dict[tuple[str, str], Sum]"
 
 
-class Claim(NamedTuple):
-    """Which modification named a component or a network last, when (UTC microseconds), and as what."""
-
-    identity: str
-    at_us: int
-    way: int
+# Which modification named a component or a network last, when (UTC microseconds), and as what.
+Claim: TypeAlias = "tuple[str, int, int]"
 
 
 class Known:
@@ -41,7 +38,7 @@ class Known:
 
     def __init__(self, operator: str, verdict: str) -> None:
         self.operator, self.verdict = operator, verdict
-        self.used: dict[int, Quantities] = {}
+        self.used: dict[int, Quantities] | None = None
 
     @property
     def key(self) -> tuple[str, str]:
@@ -50,7 +47,8 @@ class Known:
 
     def state(self) -> list[Any]:
         """Return all of it as JSON, for ``restored``."""
-        return [self.operator, self.verdict, [[way, used.state()] for way, used in self.used.items()]]
+        used = [[way, found.state()] for way, found in (self.used or {}).items()]
+        return [self.operator, self.verdict, used]
 
     @classmethod
     def restored(cls, state: Any) -> Known:
@@ -60,8 +58,8 @@ class Known:
             KeyError, TypeError, ValueError: it is damaged.
         """
         operator, verdict, used = state
-        known = cls(stored_text(operator), stored_text(verdict))
-        known.used = {stored_count(way): Quantities.restored(quantities) for way, quantities in used}
+        known = cls(stored_text(operator), _stored_verdict(verdict))
+        known.used = {_stored_way(way): Quantities.restored(found) for way, found in used} or None
         return known
 
 
@@ -85,9 +83,10 @@ class ModificationUse:
     def __init__(self, limit: int) -> None:
         self._limit = limit
         self._known: BoundedTable[str, Known] = BoundedTable(lambda: Known("", UNDECIDED), limit)
-        self._claims: BoundedTable[str, Claim] = BoundedTable(lambda: Claim("", 0, BY_NETWORK), limit)
-        # What was used and belongs to no modification yet; the longest unused first.
-        self._waiting: OrderedDict[str, Quantities] = OrderedDict()
+        self._claims: BoundedTable[str, Claim] = BoundedTable(lambda: ("", 0, BY_NETWORK), limit)
+        # What was used and belongs to no modification yet, by scope and by component or network; longest unused first.
+        self._waiting_scopes: Waiting = OrderedDict()
+        self._waiting: Waiting = OrderedDict()
         self._sums: Sums = {}
         self._operators: dict[str, None] = {}
         self._nameless = 0
@@ -99,52 +98,49 @@ class ModificationUse:
         network = None
         for level, identity in reversed(target.scope):
             if level == LEVEL:
-                self._give(identity, BY_SCOPE, used)
+                self._use_in_scope(identity, used)
                 return
             if level == NETWORK_LEVEL and network is None:
                 network = identity
         component = target.component_id
         if component is not None and component in self._known:
-            self._give(component, BY_ID, used)
+            self._add(self._known[component], BY_ID, used)
             return
-        name = None if component is None else f"c:{component}"
+        # A component that is a network, and the scope of this network, mean the same.
+        name = component
         if network is not None and (name is None or name not in self._claims):
-            name = f"n:{network}"
+            name = network
         if name is None:
             return
         if name in self._claims:
-            claim = self._claims[name]
+            identity, at_us, way = self._claims[name]
             # The modification was told at once, and what it used when the window was over.
-            if since_us < claim.at_us and claim.identity in self._known:
-                self._add(self._known[claim.identity], claim.way, used)
+            if since_us < at_us and identity in self._known:
+                self._add(self._known[identity], way, used)
                 return
-        self._wait(name, used)
+        if len(self._waiting) >= self._limit and name not in self._waiting:
+            self._hand_over(*self._waiting.popitem(last=False))
+        _put(self._waiting, name, used)
 
-    def _give(self, identity: str, way: int, used: Quantities) -> None:
+    def _use_in_scope(self, identity: str, used: Quantities) -> None:
         if identity in self._known:
-            self._add(self._known[identity], way, used)
-        else:
-            self._wait(f"m:{identity}", used)
-
-    def _wait(self, name: str, used: Quantities) -> None:
-        waiting = self._waiting.get(name)
-        if waiting is None:
-            if len(self._waiting) >= self._limit:
-                self._hand_over(*self._waiting.popitem(last=False))
-            waiting = self._waiting[name] = Quantities()
-        else:
-            self._waiting.move_to_end(name)
-        waiting.add(used)
+            self._add(self._known[identity], BY_SCOPE, used)
+            return
+        if len(self._waiting_scopes) >= self._limit and identity not in self._waiting_scopes:
+            self._waiting_scopes.popitem(last=False)
+        _put(self._waiting_scopes, identity, used)
 
     def _hand_over(self, name: str, used: Quantities) -> None:
         """Give what waits no longer to the modification that named it last, if there is one."""
         if name in self._claims:
-            claim = self._claims[name]
-            if claim.identity in self._known:
-                self._add(self._known[claim.identity], claim.way, used)
+            identity, _at_us, way = self._claims[name]
+            if identity in self._known:
+                self._add(self._known[identity], way, used)
 
     def _add(self, known: Known, way: int, used: Quantities) -> None:
         """Count a use for a modification; a better way to find uses takes the place of a worse one."""
+        if known.used is None:
+            known.used = {}
         best = min(known.used, default=way)
         own = known.used.get(way)
         if own is None:
@@ -165,7 +161,8 @@ class ModificationUse:
             return
         told = [modification for modification in modifications if isinstance(modification, Mapping)]
         # Where nothing was used, those that would be forgotten within this call are counted, and that is all.
-        only_counted = 0 if self._waiting else max(0, len(told) - self._limit)
+        waits = self._waiting or self._waiting_scopes
+        only_counted = 0 if waits else max(0, len(told) - self._limit)
         for modification in told[:only_counted]:
             self._sum(self._key(modification)).count += 1
         for modification in told[only_counted:]:
@@ -183,16 +180,16 @@ class ModificationUse:
         else:
             known = self._known[identity] = Known(*key)
             self._sum(key).count += 1
-            self._take(known, f"m:{identity}", BY_SCOPE)
-            self._take(known, f"c:{identity}", BY_ID)
+            if identity in self._waiting_scopes:
+                self._add(known, BY_SCOPE, self._waiting_scopes.pop(identity))
+            if identity in self._waiting:
+                self._add(known, BY_ID, self._waiting.pop(identity))
         component = _name(modification.get("component_id"))
         if component is not None:
-            self._claim(known, identity, f"c:{component}", BY_COMPONENT, ts)
+            self._claim(known, component, (identity, ts, BY_COMPONENT))
         network = _name(modification.get("target")) or _name(modification.get("network_id"))
-        if network is not None:
-            self._claim(known, identity, f"n:{network}", BY_NETWORK, ts)
-            if network != component:
-                self._claim(known, identity, f"c:{network}", BY_NETWORK, ts)
+        if network is not None and network != component:
+            self._claim(known, network, (identity, ts, BY_NETWORK))
 
     def _key(self, modification: Mapping[str, Any]) -> tuple[str, str]:
         operator = modification.get("type")
@@ -200,21 +197,18 @@ class ModificationUse:
             operator = read_modification(modification, "").type
         name = short_text(operator) or "None"
         if name not in self._operators:
-            if len(self._operators) >= MAX_OPERATORS:
+            if len(self._operators) >= min(MAX_OPERATORS, self._limit):
                 name = OTHER_OPERATORS
             else:
                 self._operators[name] = None
         decision = modification.get("accepted")
         return name, ACCEPTED if decision is True else REJECTED if decision is False else UNDECIDED
 
-    def _claim(self, known: Known, identity: str, name: str, way: int, ts: int) -> None:
+    def _claim(self, known: Known, name: str, claim: Claim) -> None:
         """Let a modification have what waits under a name that others may give too."""
-        self._take(known, name, way)
-        self._claims[name] = Claim(identity, ts, way)
-
-    def _take(self, known: Known, name: str, way: int) -> None:
         if name in self._waiting:
-            self._add(known, way, self._waiting.pop(name))
+            self._add(known, claim[2], self._waiting.pop(name))
+        self._claims[name] = claim
 
     def _change(self, known: Known, key: tuple[str, str]) -> None:
         """Count a modification under another operator or verdict."""
@@ -249,8 +243,8 @@ class ModificationUse:
         claims, known_by_id = dict(self._claims.items()), dict(self._known.items())
         for name, used in self._waiting.items():
             claim = claims.get(name)
-            known = None if claim is None else known_by_id.get(claim.identity)
-            if claim is not None and known is not None and claim.way <= min(known.used, default=_WAYS):
+            known = None if claim is None else known_by_id.get(claim[0])
+            if claim is not None and known is not None and claim[2] <= min(known.used or (_WAYS,)):
                 sums[known.key].used.add(used)
         return sums
 
@@ -258,6 +252,7 @@ class ModificationUse:
         """Return all of it as JSON, for ``restore``."""
         return {
             "known": self._known.state(Known.state), "claims": self._claims.state(list),
+            "waiting_scopes": [[name, used.state()] for name, used in self._waiting_scopes.items()],
             "waiting": [[name, used.state()] for name, used in self._waiting.items()],
             "sums": [[*key, found.count, found.used.state()] for key, found in self._sums.items()],
             "operators": list(self._operators), "nameless": self._nameless,
@@ -271,16 +266,25 @@ class ModificationUse:
         """
         self._known.restore(state["known"], stored_text, Known.restored)
         self._claims.restore(state["claims"], stored_text, _stored_claim)
-        self._waiting = OrderedDict(
-            (stored_text(name), Quantities.restored(used)) for name, used in state["waiting"]
+        self._waiting_scopes, self._waiting = (
+            OrderedDict((stored_text(name), Quantities.restored(used)) for name, used in state[waiting])
+            for waiting in ("waiting_scopes", "waiting")
         )
         self._sums = {}
         for operator, verdict, count, used in state["sums"]:
-            found = self._sum((stored_text(operator), stored_text(verdict)))
+            found = self._sum((stored_text(operator), _stored_verdict(verdict)))
             found.count = stored_count(count)
             found.used.put_back(used)
         self._operators = dict.fromkeys(map(stored_text, state["operators"]))
         self._nameless = stored_count(state["nameless"])
+
+
+def _put(waiting: Waiting, name: str, used: Quantities) -> None:
+    if name in waiting:
+        waiting.move_to_end(name)
+    else:
+        waiting[name] = Quantities()
+    waiting[name].add(used)
 
 
 def _name(value: Any) -> str | None:
@@ -290,4 +294,16 @@ def _name(value: Any) -> str | None:
 
 def _stored_claim(state: Any) -> Claim:
     identity, at_us, way = state
-    return Claim(stored_text(identity), stored_step(at_us), stored_count(way))
+    return stored_text(identity), stored_step(at_us), _stored_way(way)
+
+
+def _stored_way(value: Any) -> int:
+    if type(value) is int and 0 <= value < _WAYS:
+        return value
+    raise ValueError(f"expected the number of a way to find a use, found {value!r:.80}")
+
+
+def _stored_verdict(value: Any) -> str:
+    if value in VERDICTS:
+        return stored_text(value)
+    raise ValueError(f"expected a verdict, found {value!r:.80}")

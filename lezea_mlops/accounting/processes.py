@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, TypeAlias
 
-from lezea_mlops._bounded import BoundedTable, stored_number, stored_step, stored_text
+from lezea_mlops._bounded import BoundedTable, stored_step, stored_text
 from lezea_mlops.accounting.gpus import Devices, Gpu, read_gpus
-from lezea_mlops.accounting.integrals import US_PER_S, Knots, seconds_between
-from lezea_mlops.accounting.quantities import BYTES_PER_GB, Quantities, amount, short_text
+from lezea_mlops.accounting.integrals import Knots, seconds_between
+from lezea_mlops.accounting.quantities import BYTES_PER_GB, Quantities, amount, short_text, stored_amount
 from lezea_mlops.accounting.windows import FIRST_GPU, MAX_ROWS, MAX_WINDOWS, Book, Window
 
 MAX_PROCESSES = 512
@@ -59,7 +59,7 @@ class Counter:
         """
         before, last, ts = state
         counter = cls()
-        counter._before, counter._last = float(stored_number(before)), float(stored_number(last))
+        counter._before, counter._last = stored_amount(before), stored_amount(last)
         counter._ts = None if ts is None else stored_step(ts)
         return counter
 
@@ -141,10 +141,9 @@ class Process:
         growth += [0.0] * (3 * len(self._names))
         for device, gpu in gpus.items():
             before = self._gpus.get(device)
-            if before is None or not seconds or (before.held is False and gpu.held is False):
+            if before is None or self._ts is None or not seconds or before.held is gpu.held is False:
                 continue
-            start_s = ts / US_PER_S - seconds
-            free_s = seconds * devices.free_share(device, start_s, start_s + seconds, owner)
+            free_s = seconds * devices.free_share(device, self._ts, ts, owner)
             used_s = free_s * (before.used + gpu.used) / 2
             known = before.held is not None and gpu.held is not None
             held_s = free_s * ((before.held is True) + (gpu.held is True)) / 2
@@ -216,9 +215,9 @@ class Process:
         """
         process = cls()
         process.used.put_back(state["used"])
-        process.children_gb_s = float(stored_number(state["children_gb_s"]))
-        process.peak_memory_bytes = float(stored_number(state["peak"]))
-        process.measured_s = float(stored_number(state["measured_s"]))
+        process.children_gb_s = stored_amount(state["children_gb_s"])
+        process.peak_memory_bytes = stored_amount(state["peak"])
+        process.measured_s = stored_amount(state["measured_s"])
         process.dropped = state["dropped"] is True
         process._ts = None if state["ts"] is None else stored_step(state["ts"])
         own, children = map(_stored_or_none, state["memory"])
@@ -232,12 +231,13 @@ class Process:
 
 
 def _stored_or_none(value: Any) -> float | None:
-    return None if value is None else float(stored_number(value))
+    return None if value is None else stored_amount(value)
 
 
 def _stored_gpu(state: Any) -> Gpu:
     name, used, held, watts = state
-    return Gpu(stored_text(name), float(stored_number(used)), held, _stored_or_none(watts))
+    known = held if held is True or held is False else None
+    return Gpu(stored_text(name), stored_amount(used), known, _stored_or_none(watts))
 
 
 class Processes:
@@ -313,7 +313,7 @@ class Processes:
         """
         self._table.restore(state["table"], _stored_key, Process.restored)
         self._gone.put_back(state["gone"])
-        self._peak_memory_bytes = float(stored_number(state["peak"]))
+        self._peak_memory_bytes = stored_amount(state["peak"])
         self._devices.restore(state["devices"])
 
 

@@ -11,6 +11,7 @@ JOULES_PER_KWH = 3_600_000.0
 BYTES_PER_GB = float(2**30)
 # No machine reaches it in any unit; beyond it a value is a mistake, and sums of such could leave the numbers.
 LARGEST = 1e18
+_LARGEST_SUM = 1e60
 # The id of a component is not kept longer.
 MAX_TEXT = 200
 # GPU time of which nothing says on which GPU it was.
@@ -36,6 +37,18 @@ def short_text(value: Any) -> str | None:
     if type(value) is not str:
         return None
     return value if len(value) <= MAX_TEXT else value[: MAX_TEXT - 1] + "…"
+
+
+def stored_amount(value: Any) -> float:
+    """Return a stored sum.
+
+    Raises:
+        ValueError: it is no number from zero on that sums reach.
+    """
+    number = float(stored_number(value))
+    if 0 <= number <= _LARGEST_SUM:
+        return number
+    raise ValueError(f"expected a sum from 0 on, found {value!r:.80}")
 
 
 class Quantities:
@@ -100,19 +113,17 @@ class Quantities:
             if own is not None:
                 own[:] = [max(0.0, a - b) for a, b in zip(own, seconds, strict=True)]
 
-    def gpu_s(self) -> tuple[float, float]:
-        """Return the seconds that GPUs were used and held, over all names."""
-        if self.gpus is None:
-            return 0.0, 0.0
-        return sum(s[0] for s in self.gpus.values()), sum(s[1] for s in self.gpus.values())
-
     def as_dict(self, core_watts: float = 0.0) -> dict[str, float]:
         """Return the sums in the units of a bill, all but ``samples`` and ``uses``.
 
         Args:
             core_watts: power of a busy core, for the energy that no meter tells.
         """
-        used_s, held_s = self.gpu_s()
+        used_s = held_s = 0.0
+        if self.gpus is not None:
+            for seconds in self.gpus.values():
+                used_s += seconds[0]
+                held_s += seconds[1]
         return {
             "wall_hours": self.wall_s / SECONDS_PER_HOUR,
             "core_hours": self.cpu_s / SECONDS_PER_HOUR,
@@ -142,7 +153,7 @@ class Quantities:
         """
         *numbers, samples, uses, gpus = state
         for name, number in zip(_NUMBERS, numbers, strict=True):
-            setattr(self, name, float(stored_number(number)))
+            setattr(self, name, stored_amount(number))
         self.samples, self.uses = stored_count(samples), stored_count(uses)
         self.gpus = None if gpus is None else {stored_text(n): _stored_seconds(s) for n, s in gpus.items()}
 
@@ -175,5 +186,5 @@ _NO_SECONDS = (0.0, 0.0, 0.0)
 
 
 def _stored_seconds(state: Any) -> GpuSeconds:
-    used, held, paid = map(float, map(stored_number, state))
+    used, held, paid = map(stored_amount, state)
     return [used, held, paid]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from lezea_mlops.accounting.modifications import ACCEPTED, REJECTED, UNDECIDED, Sums
+from lezea_mlops.accounting.modifications import ACCEPTED, REJECTED, VERDICTS, Sums
 from lezea_mlops.accounting.prices import KINDS, Prices
 from lezea_mlops.accounting.quantities import SECONDS_PER_HOUR, UNNAMED, Quantities, larger_of
 
@@ -70,7 +70,7 @@ def _by_kind(total: Quantities, parts: Quantities, prices: Prices) -> dict[str, 
 def modification_costs(sums: Sums, prices: Prices) -> dict[str, Any]:
     """Return what modifications cost by verdict and by operator."""
     verdicts: dict[str, dict[str, Any]] = {
-        verdict: {"count": 0, "eur": 0.0 if prices else None} for verdict in (ACCEPTED, REJECTED, UNDECIDED)
+        verdict: {"count": 0, "eur": 0.0 if prices else None} for verdict in VERDICTS
     }
     by_type: dict[str, dict[str, Any]] = {}
     for (operator, verdict), found in sums.items():

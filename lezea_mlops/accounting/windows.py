@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
-from lezea_mlops._bounded import stored_count, stored_number, stored_step, stored_text
+from lezea_mlops._bounded import stored_count, stored_step, stored_text
 from lezea_mlops.accounting.integrals import US_PER_S
-from lezea_mlops.accounting.quantities import Quantities
+from lezea_mlops.accounting.quantities import Quantities, stored_amount
 from lezea_mlops.events import ScopePairs
 
 # Where more windows or rows of a process wait, the oldest neighbours become one window.
@@ -147,15 +147,13 @@ class Window:
             TypeError, ValueError: it is damaged.
         """
         from_us, to_us, wall_s, missing, rows, own, own_wall, grown = state
-        window = cls(
-            stored_step(from_us), stored_step(to_us), float(stored_number(wall_s)), stored_count(missing)
-        )
+        window = cls(stored_step(from_us), stored_step(to_us), stored_amount(wall_s), stored_count(missing))
         for component_id, component_type, scope, memory, io, gpu, row_wall_s in rows:
             pairs = tuple((stored_text(level), stored_text(identity)) for level, identity in scope)
             target = Target(component_id and stored_text(component_id), stored_text(component_type), pairs)
-            window.rows[target, memory is True, io is True, gpu is True] = float(stored_number(row_wall_s))
+            window.rows[target, memory is True, io is True, gpu is True] = stored_amount(row_wall_s)
         window._own, window._own_wall, window._grown = (
-            [float(stored_number(number)) for number in numbers] for numbers in (own, own_wall, grown)
+            [stored_amount(number) for number in numbers] for numbers in (own, own_wall, grown)
         )
         if not len(window._own) == len(window._own_wall) == 3:
             raise ValueError("expected three sums of own readings in a window")

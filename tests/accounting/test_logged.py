@@ -1,4 +1,4 @@
-"""Totals of resources: integrals over the time between samples, checked by hand."""
+"""Readings that components log: integrals over the time between samples, checked by hand."""
 
 from __future__ import annotations
 
@@ -10,18 +10,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lezea_mlops.accounting import CostTotals, ResourceTotals
-
-MINUTE = 60 * 1_000_000
-APPROX = 1e-9
+from lezea_mlops.accounting import Accounts
+from tests.accounting.streams import APPROX, logged, told
 
 
 def totals(*samples: tuple[float, dict[str, Any]], component: str = "t0") -> dict[str, Any]:
     """Return the totals of samples, each at so many minutes."""
-    use = ResourceTotals()
-    for minutes, fields in samples:
-        use.observe(int(minutes * MINUTE), {"component_id": component, **fields})
-    return use.as_dict()
+    return told(*(logged(minutes * 60, component, **fields) for minutes, fields in samples)).as_dict()
 
 
 def test_a_core_for_an_hour_is_a_core_hour() -> None:
@@ -45,11 +40,8 @@ def test_between_samples_lies_a_straight_line() -> None:
 def test_one_sample_says_nothing_about_time() -> None:
     """It counts as a sample, its peak and its operations count, and no time passed."""
     known = totals((5, {"cpu_percent": 100.0, "memory_mb": 512.0, "io_operations": 7}))
-    assert known["total"] == {
+    assert {name: value for name, value in known["total"].items() if value} == {
         "samples": 1,
-        "core_hours": 0.0,
-        "gb_hours": 0.0,
-        "gpu_hours": 0.0,
         "io_operations": 7,
     }
     assert known["components"]["t0"]["peak_memory_mb"] == 512.0
@@ -82,40 +74,66 @@ def test_a_sample_that_does_not_speak_of_a_quantity_says_nothing_about_it() -> N
     assert total["samples"] == 6
 
 
+@pytest.mark.parametrize("percent", [-100.0, "NaN", 1e9, True, "100", None, [100]], ids=repr)
+def test_what_is_no_percentage_is_not_integrated(percent: Any) -> None:
+    """Negative, not finite, ten million cores, text: as if the sample had not spoken of it."""
+    total = totals((0, {"cpu_percent": 100.0}), (3, {"cpu_percent": percent}), (6, {"cpu_percent": 100.0}))[
+        "total"
+    ]
+    assert total["core_hours"] == pytest.approx(0.1, rel=APPROX)
+
+
 def test_components_are_apart_and_together() -> None:
-    """Each has its own clock, type and peak; the total is their sum."""
-    use = ResourceTotals()
+    """Each has its own clock, type and peak; the total is their sum, by type and by scope too."""
+    scope = (("builder", "1"), ("layer", "2"))
+    records = []
     for minute in (0, 5, 10):
-        use.observe(minute * MINUTE, {"component_id": "a", "component_type": "tasker", "cpu_percent": 30.0})
-        use.observe(
-            (minute + 1) * MINUTE, {"component_id": "b", "cpu_percent": 60.0, "memory_mb": 100.0 * minute}
-        )
-    known = use.as_dict()
+        records.append(logged(minute * 60, "a", component_type="tasker", cpu_percent=30.0))
+        records.append(logged(minute * 60 + 60, "b", scope, cpu_percent=60.0, memory_mb=100.0 * minute))
+    known = told(*records).as_dict()
     assert known["components"]["a"]["core_hours"] == pytest.approx(0.05, rel=APPROX)
     assert known["components"]["b"]["core_hours"] == pytest.approx(0.10, rel=APPROX)
     assert known["total"]["core_hours"] == pytest.approx(0.15, rel=APPROX)
-    assert (known["components"]["a"]["component_type"], known["components"]["b"]["component_type"]) == (
-        "tasker",
-        None,
-    )
+    assert [known["components"][name]["component_type"] for name in "ab"] == ["tasker", None]
+    assert known["types"]["tasker"]["core_hours"] == pytest.approx(0.05, rel=APPROX)
+    assert known["types"]["untyped"]["core_hours"] == pytest.approx(0.10, rel=APPROX)
+    assert known["scopes"].keys() == {"builder:1", "builder:1/layer:2"}
+    assert known["scopes"]["builder:1"] == known["scopes"]["builder:1/layer:2"]
+    assert known["scopes"]["builder:1"]["core_hours"] == pytest.approx(0.10, rel=APPROX)
     assert known["components"]["b"]["peak_memory_mb"] == 1_000.0
     assert known["partial"] is False
 
 
+def test_a_component_that_once_told_its_type_keeps_it() -> None:
+    """``log_resource`` has no type to give; what was told before stands."""
+    known = told(
+        logged(0, "a", component_type="tasker", cpu_percent=100.0), logged(36, "a", cpu_percent=100.0)
+    ).as_dict()
+    assert known["types"].keys() == {"tasker"}
+    assert known["types"]["tasker"]["core_hours"] == pytest.approx(0.01, rel=APPROX)
+
+
 def test_what_had_to_be_forgotten_stays_in_the_total() -> None:
-    """Beyond 10,000 components the oldest is no longer apart, and its use is still counted."""
-    use = ResourceTotals()
+    """Beyond 10,000 components one is no longer apart, and its use is still counted; the first ones stay for good."""
+    accounts = Accounts()
     for number in range(10_001):
         for minute in (0, 6):
-            use.observe(
-                minute * MINUTE, {"component_id": str(number), "cpu_percent": 100.0, "io_operations": 1}
-            )
-    known = use.as_dict()
+            told(logged(minute * 60, str(number), cpu_percent=100.0, io_operations=1), accounts=accounts)
+    known = accounts.as_dict()
     assert len(known["components"]) == 10_000
-    assert "0" not in known["components"]
+    assert "50" not in known["components"]
+    assert list(accounts.first_components()) == [str(number) for number in range(50)]
     assert known["total"]["core_hours"] == pytest.approx(1_000.1, rel=APPROX)
     assert (known["total"]["samples"], known["total"]["io_operations"]) == (20_002, 20_002)
     assert known["partial"] is True
+
+
+def test_nothing_is_used_between_two_attempts() -> None:
+    """The time in which no process ran is not integrated."""
+    accounts = told(logged(0, "t", cpu_percent=100.0), logged(360, "t", cpu_percent=100.0))
+    accounts.restart()
+    told(logged(480, "t", cpu_percent=100.0), logged(840, "t", cpu_percent=100.0), accounts=accounts)
+    assert accounts.as_dict()["total"]["core_hours"] == pytest.approx(0.2, rel=APPROX)
 
 
 @given(st.lists(st.tuples(st.integers(1, 20), st.floats(0, 6_400)), min_size=1, max_size=30))
@@ -128,17 +146,3 @@ def test_the_integral_is_the_sum_of_trapezia(samples: list[tuple[int, float]]) -
     expected = math.fsum((b - a) / 60 * (p + q) / 200 for (a, p), (b, q) in pairwise(at) if b - a <= 10)
     total = totals(*((minute, {"cpu_percent": percent}) for minute, percent in at))["total"]
     assert total["core_hours"] == pytest.approx(expected, rel=1e-9, abs=1e-12)
-
-
-def test_costs_are_summed_and_what_is_not_finite_left_out() -> None:
-    """One report of NaN does not make the whole sum NaN; of business metrics the last one counts."""
-    costs = CostTotals()
-    for fields in ({"cpu_hours": 1.5, "io_bytes": 10}, {"cpu_hours": "NaN", "mem_gb": 2}, {"cpu_hours": 0.5}):
-        costs.observe_cost(fields)
-    costs.observe_cost({"io_bytes": "Infinity"})
-    for eur in (1.0, 8.73):
-        costs.observe_business({"metrics": {"resource_cost_eur": eur}})
-    costs.observe_business({"metrics": {"$blob": "ab", "size": 5}})
-    assert costs.as_dict() == {
-        "cpu_hours": 2.0, "mem_gb": 2.0, "io_bytes": 10.0, "business": {"resource_cost_eur": 8.73}, "partial": False,
-    }  # fmt: skip

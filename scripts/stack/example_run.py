@@ -1,11 +1,13 @@
 """A run that logs something of everything, for Prometheus to scrape: ``python -m scripts.stack.example_run FOLDER``.
 
 It prints the run's id when it is started and logs a step every tenth of a second from then on. It reads lines: after
-``quiet`` it logs nothing any more, after ``end``, or when nobody can write lines any more, it ends.
+``quiet``, which it prints too, it logs nothing any more; when nobody can write lines any more it ends.
 """
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import math
 import queue
 import sys
@@ -39,15 +41,14 @@ def main(folder: Path) -> None:
     _say(tracker.experiment_id)
     orders: queue.Queue[str] = queue.Queue()
     threading.Thread(target=_read_orders, args=(orders,), daemon=True).start()
-    step, order = 0, ""
-    while order != "end":
-        if order != "quiet":
-            log_step(tracker, step)
-            step += 1
-        try:
+    for step in itertools.count():
+        log_step(tracker, step)
+        with contextlib.suppress(queue.Empty):
             order = orders.get(timeout=STEP_EVERY_S)
-        except queue.Empty:
-            continue
+            break
+    if order == "quiet":
+        _say(order)
+        orders.get()
     tracker.end()
 
 

@@ -37,10 +37,10 @@ class PrometheusServer:
     Args:
         folder: where it keeps everything.
         targets: the folder in which trackers say where they listen.
-        pace_s: how often it scrapes, evaluates rules and looks for targets.
+        pace_s: how often it scrapes, evaluates rules and looks for targets; a target has as long to answer.
     """
 
-    def __init__(self, folder: Path, targets: Path, pace_s: int = 1) -> None:
+    def __init__(self, folder: Path, targets: Path, pace_s: int = 2) -> None:
         self._folder, self._targets, self._pace_s = folder, targets, pace_s
         self._port = free_port()
         self.url = f"http://{HOST}:{self._port}"

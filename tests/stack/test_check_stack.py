@@ -34,7 +34,7 @@ def server(tmp_path: Path) -> Iterator[PrometheusServer]:
     targets = tmp_path / "targets"
     targets.mkdir()
     (targets / "one.json").write_text(json.dumps([{"targets": [f"127.0.0.1:{exporter.server_port}"]}]))
-    with PrometheusServer(tmp_path / "prometheus", targets) as server:
+    with PrometheusServer(tmp_path / "prometheus", targets, pace_s=1) as server:
         while not server.now('sum_over_time(up{job="lezea"}[1m]) > 2'):
             assert server.ask("targets", state="any")
         yield server

@@ -206,7 +206,12 @@ class _Report:
 
     def _uses(self, by: By) -> tuple[int, list[list[Cell]]]:
         """Return how many components, types or scopes there are, and the rows of those that cost or used most."""
-        used, eur = self._bill.resources[TABLES[by]], self._bill.costs[TABLES[by]]
+        eur = self._bill.costs[TABLES[by]]
+        used = {
+            name: row
+            for name, row in self._bill.resources[TABLES[by]].items()
+            if _is_used(row) or eur.get(name)
+        }
 
         def weight(name: str) -> tuple[float, float]:
             return eur.get(name, 0.0), used[name]["core_hours"]
@@ -236,13 +241,18 @@ def _cells(name: str, texts: Iterable[str]) -> list[Cell]:
     return [[Piece(name)], *([Piece(text)] for text in texts)]
 
 
+def _is_used(row: Mapping[str, Any]) -> bool:
+    """Tell whether anything stands under a name; a budget alone brings a scope into the tables."""
+    return any(value for name, value in row.items() if name != "component_type")
+
+
 def _quantities(used: Mapping[str, Any]) -> list[str]:
     return [_amount(used.get(name, 0.0) / unit) for name, _, unit in QUANTITIES]
 
 
 def _eur(value: float) -> str:
-    """Return an amount of money: cents, or three figures where it is less than a euro."""
-    return f"{value:,.2f}" if value >= 1 else _amount(value)
+    """Return an amount of money in cents, or in three figures where these would not show it."""
+    return f"{value:,.2f}" if value >= 0.1 or not value else _amount(value)
 
 
 def _amount(value: float) -> str:

@@ -171,7 +171,7 @@ def test_one_table_with_as_many_rows_as_are_wanted() -> None:
         "",
         "operator  accepted  rejected  EUR accepted  EUR rejected",
         "prune            1         1          2.00          4.00",
-        "widen            2         0          1.50             0",
+        "widen            2         0          1.50          0.00",
     ]
 
 
@@ -251,7 +251,7 @@ def test_a_gpu_without_a_price_is_named() -> None:
     sample = {"writer": "main", "pid": 1, "period_s": 600.0, "process": {}, "gpus": gpus}
     add_writer(run, "sampler", *[("resource", {"component_id": "process", "sample": sample})] * 7)
     shown = rows(costs(run))
-    assert shown[0].startswith("searched: 0.5 EUR")
+    assert shown[0].startswith("searched: 0.50 EUR")
     assert "used without a price, and not in the sum: GPU Odd X1" in shown
     assert "GPU Odd X1: 0.5 hours used, 1 held" in shown
 

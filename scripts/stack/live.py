@@ -108,8 +108,9 @@ class ExampleRun:
     def last_event_s(self) -> float:
         """Return when it logged anything last, as its journal says."""
         journal = self._folder / "runs" / self.run_id / "events.jsonl"
-        record = json.loads(journal.read_bytes().splitlines()[-1])
-        return float(record["m"]["ts"] / 1e6)
+        records = map(json.loads, reversed(journal.read_bytes().splitlines()))
+        # Where a thread delivers, samples stand in the same journal.
+        return float(next(record["m"]["ts"] for record in records if "sample" not in record["p"]) / 1e6)
 
     def end(self) -> None:
         """End it, and wait until it has ended; killed where it does not."""

@@ -13,6 +13,7 @@ from lezea_mlops.accounting.modifications import ModificationUse
 from lezea_mlops.accounting.prices import Prices
 from lezea_mlops.accounting.processes import Process, Processes
 from lezea_mlops.accounting.quantities import SECONDS_PER_HOUR, UNNAMED, Quantities, amount, short_text
+from lezea_mlops.accounting.scopes import MAX_PATH, paths_of, read_scope
 from lezea_mlops.accounting.statements import costs, modification_costs, resources
 from lezea_mlops.accounting.windows import Own, Target, Window
 from lezea_mlops.events import ScopePairs
@@ -53,7 +54,6 @@ class Accounts:
         self._modifications = ModificationUse(limit)
         self._business: BoundedTable[str, list[Any]] = BoundedTable(lambda: [None], limit)
         self._prices = Prices({})
-        self._paths: dict[ScopePairs, tuple[str, ...]] = {}
         self._handlers: dict[str, Callable[[Fields, ScopePairs, int, int], None]] = {
             "resource": self._resource,
             "resource_use": self._resource_use,
@@ -87,7 +87,7 @@ class Accounts:
             attempt = self._attempt
         elif attempt > self._attempt:
             self._attempt = attempt
-        handle(fields, scope, ts, attempt)
+        handle(fields, read_scope(scope), ts, attempt)
 
     def restart(self) -> None:
         """Begin a new attempt: its samples and counters go on from none of the attempt before."""
@@ -124,7 +124,7 @@ class Accounts:
         """Book what a row tells by itself; what the samples tell of it is booked when they are known."""
         name = component_name(use.get("component_id"))
         component = self._components[name]
-        target = self._target(name, component, use.get("component_type"), _scope_of(use.get("scope")))
+        target = self._target(name, component, use.get("component_type"), read_scope(use.get("scope")))
         used = Quantities()
         used.uses = int(amount(use.get("count"), 1e15) or 0)
         used.wall_s = amount(use.get("wall_s")) or 0.0
@@ -150,22 +150,9 @@ class Accounts:
         if target.component_id is not None:
             self._components[target.component_id].add(used)
             self._types[target.component_type].add(used)
-        for path in self._paths_of(target.scope):
+        for path in paths_of(target.scope):
             self._scopes[path].add(used)
         self._modifications.use(used, target, since_us)
-
-    def _paths_of(self, scope: ScopePairs) -> tuple[str, ...]:
-        """Return the paths of a scope and of those around it, outermost first."""
-        if not scope:
-            return ()
-        paths = self._paths.get(scope)
-        if paths is None:
-            levels = [f"{level}:{identity}" for level, identity in scope]
-            paths = tuple("/".join(levels[: depth + 1]) for depth in range(len(levels)))
-            if len(self._paths) >= 1_000:
-                self._paths.clear()
-            self._paths[scope] = paths
-        return paths
 
     def _resource_cost(self, fields: Fields, scope: ScopePairs, ts: int, attempt: int) -> None:
         used = Quantities()
@@ -188,7 +175,7 @@ class Accounts:
 
     def _budget(self, fields: Fields, scope: ScopePairs, ts: int, attempt: int) -> None:
         branch = fields.get("branch")
-        if type(branch) is str:
+        if type(branch) is str and len(branch) <= MAX_PATH:
             self._scopes.keep(branch, KEPT_SCOPES)
 
     def _modification_tree(self, fields: Fields, scope: ScopePairs, ts: int, attempt: int) -> None:
@@ -337,11 +324,3 @@ def _window_of(process: Process, fields: Fields) -> Window | None:
         process.measured_s += (to_us - from_us) / US_PER_S
     several = parts if type(parts) is int and 1 <= parts <= _MOST_PARTS else 1
     return process.window(from_us, to_us, amount(fields.get("wall_s")) or 0.0, several)
-
-
-def _scope_of(told: Any) -> ScopePairs:
-    """Return a scope as a row tells it; none where it is not one."""
-    if not isinstance(told, (list, tuple)):
-        return ()
-    pairs = tuple(tuple(pair) for pair in told if isinstance(pair, (list, tuple)) and len(pair) == 2)
-    return pairs if len(pairs) == len(told) and all(type(t) is str for p in pairs for t in p) else ()

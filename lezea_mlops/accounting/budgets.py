@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from lezea_mlops._bounded import MAX_KEYS, BoundedTable
-from lezea_mlops.accounting.quantities import amount, short_text
+from lezea_mlops.accounting.quantities import amount
+from lezea_mlops.accounting.scopes import MAX_PATH
 
 RUN = "run"
 # The shares of a budget at which a warning is due.
@@ -27,8 +28,8 @@ class Budgets:
 
     def observe(self, type_name: str, fields: Mapping[str, Any]) -> None:
         """Take a ``budget`` or a ``budget_reached`` record; others say nothing of budgets."""
-        branch, eur = short_text(fields.get("branch")), amount(fields.get("budget_eur"))
-        if branch is None or not eur:
+        branch, eur = fields.get("branch"), amount(fields.get("budget_eur"))
+        if type(branch) is not str or len(branch) > MAX_PATH or not eur:
             return
         if type_name == "budget":
             if branch in self._budgets or len(self._budgets) < self._limit:

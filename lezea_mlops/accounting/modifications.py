@@ -27,7 +27,10 @@ Waiting: TypeAlias = "OrderedDict[str, Quantities]"
 Sums: TypeAlias = "dict[tuple[str, str], Sum]"
 
 
-# Which modification named a component or a network last, when (UTC microseconds), and as what.
+# So many modifications are remembered that named the same component or network.
+MAX_CLAIMS = 8
+
+# Which modification named a component or a network, when it was told (UTC microseconds), and as what it named it.
 Claim: TypeAlias = "tuple[str, int, int]"
 
 
@@ -83,7 +86,7 @@ class ModificationUse:
     def __init__(self, limit: int) -> None:
         self._limit = limit
         self._known: BoundedTable[str, Known] = BoundedTable(lambda: Known("", UNDECIDED), limit)
-        self._claims: BoundedTable[str, Claim] = BoundedTable(lambda: ("", 0, BY_NETWORK), limit)
+        self._claims: BoundedTable[str, list[Claim]] = BoundedTable(list, limit)
         # What was used and belongs to no modification yet, by scope and by component or network; longest unused first.
         self._waiting_scopes: Waiting = OrderedDict()
         self._waiting: Waiting = OrderedDict()
@@ -113,10 +116,10 @@ class ModificationUse:
         if name is None:
             return
         if name in self._claims:
-            identity, at_us, way = self._claims[name]
-            # The modification was told at once, and what it used when the window was over.
-            if since_us < at_us and identity in self._known:
-                self._add(self._known[identity], way, used)
+            # The modification was told at once, and what it used when its window, or a sample, was over.
+            claim = next((claim for claim in self._claims[name] if since_us <= claim[1]), None)
+            if claim is not None and claim[0] in self._known:
+                self._add(self._known[claim[0]], claim[2], used)
                 return
         if len(self._waiting) >= self._limit and name not in self._waiting:
             self._hand_over(*self._waiting.popitem(last=False))
@@ -133,7 +136,7 @@ class ModificationUse:
     def _hand_over(self, name: str, used: Quantities) -> None:
         """Give what waits no longer to the modification that named it last, if there is one."""
         if name in self._claims:
-            identity, _at_us, way = self._claims[name]
+            identity, _at_us, way = self._claims[name][-1]
             if identity in self._known:
                 self._add(self._known[identity], way, used)
 
@@ -208,7 +211,9 @@ class ModificationUse:
         """Let a modification have what waits under a name that others may give too."""
         if name in self._waiting:
             self._add(known, claim[2], self._waiting.pop(name))
-        self._claims[name] = claim
+        claims = self._claims[name]
+        claims.append(claim)
+        del claims[:-MAX_CLAIMS]
 
     def _change(self, known: Known, key: tuple[str, str]) -> None:
         """Count a modification under another operator or verdict."""
@@ -242,16 +247,18 @@ class ModificationUse:
         # Copies, for asking a table counts as a use.
         claims, known_by_id = dict(self._claims.items()), dict(self._known.items())
         for name, used in self._waiting.items():
-            claim = claims.get(name)
-            known = None if claim is None else known_by_id.get(claim[0])
-            if claim is not None and known is not None and claim[2] <= min(known.used or (_WAYS,)):
+            if name not in claims:
+                continue
+            identity, _at_us, way = claims[name][-1]
+            known = known_by_id.get(identity)
+            if known is not None and way <= min(known.used or (_WAYS,)):
                 sums[known.key].used.add(used)
         return sums
 
     def state(self) -> dict[str, Any]:
         """Return all of it as JSON, for ``restore``."""
         return {
-            "known": self._known.state(Known.state), "claims": self._claims.state(list),
+            "known": self._known.state(Known.state), "claims": self._claims.state(_claims_state),
             "waiting_scopes": [[name, used.state()] for name, used in self._waiting_scopes.items()],
             "waiting": [[name, used.state()] for name, used in self._waiting.items()],
             "sums": [[*key, found.count, found.used.state()] for key, found in self._sums.items()],
@@ -265,7 +272,7 @@ class ModificationUse:
             KeyError, TypeError, ValueError: it is damaged.
         """
         self._known.restore(state["known"], stored_text, Known.restored)
-        self._claims.restore(state["claims"], stored_text, _stored_claim)
+        self._claims.restore(state["claims"], stored_text, _stored_claims)
         self._waiting_scopes, self._waiting = (
             OrderedDict((stored_text(name), Quantities.restored(used)) for name, used in state[waiting])
             for waiting in ("waiting_scopes", "waiting")
@@ -292,9 +299,15 @@ def _name(value: Any) -> str | None:
     return short_text(value) or None if type(value) is str else short_text(as_id(value))
 
 
-def _stored_claim(state: Any) -> Claim:
-    identity, at_us, way = state
-    return stored_text(identity), stored_step(at_us), _stored_way(way)
+def _claims_state(claims: list[Claim]) -> list[Any]:
+    return [list(claim) for claim in claims]
+
+
+def _stored_claims(state: Any) -> list[Claim]:
+    claims = [(stored_text(identity), stored_step(at_us), _stored_way(way)) for identity, at_us, way in state]
+    if not claims:
+        raise ValueError("expected a modification that named it")
+    return claims
 
 
 def _stored_way(value: Any) -> int:

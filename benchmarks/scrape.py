@@ -7,7 +7,8 @@
 ``limit``: ``prometheus_client`` renders 1,000 gauges of its own that have a name and no label.
 All three in turn, so that a machine whose speed drifts slows all; each scrape is timed by itself.
 
-Then so many different components are measured: what the view of the run keeps, and how many series it has.
+Then so many different components are measured: what accounts and view keep of them, how many series there are, and
+how long the page takes, accounts included.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from collections.abc import Callable, Iterator
 
 from prometheus_client import CollectorRegistry, Gauge, generate_latest
 
+from lezea_mlops.accounting import Accounts
 from lezea_mlops.events import Envelope
 from lezea_mlops.sinks.prometheus import MAX_SERIES, Exporter, LiveView, Outside, render
 
@@ -38,9 +40,9 @@ HEALTH = {
 }
 
 
-def records(payloads: Iterator[tuple[str, dict[str, object]]]) -> Iterator[Envelope]:
-    """Yield a record for each type and payload."""
-    for seq, (type_name, payload) in enumerate(payloads, start=1):
+def records(payloads: Iterator[tuple[str, dict[str, object]]], behind: int = 0) -> Iterator[Envelope]:
+    """Yield a record for each type and payload, numbered *behind* those before."""
+    for seq, (type_name, payload) in enumerate(payloads, start=behind + 1):
         yield Envelope(
             type_name, {"seq": seq, "ts": 1_763_690_000_000_000 + seq, "wid": "main", "att": 1}, payload
         )
@@ -138,32 +140,53 @@ def compare_scrapes(scrapes: int) -> None:
     exporter.remove(view)
 
 
+class RunOfManyComponents:
+    """A run in which components come and go, each with a metric: its accounts, and its view.
+
+    Attributes:
+        view: shows it as the driver does.
+    """
+
+    def __init__(self) -> None:
+        self._accounts = Accounts()
+        self.view = LiveView("3f0c", self._outside)
+
+    def _outside(self) -> Outside:
+        totals = self._accounts.totals(50)
+        return Outside(
+            totals["resources"] | {"components": self._accounts.first_components()}, totals["costs"]
+        )
+
+    def grow(self, number: int) -> Iterator[int]:
+        """Take in so many components; yield how many there are after a tenth, a half, and all of them."""
+        for seq, first in enumerate(range(0, number, IDS_PER_RECORD)):
+            ids = range(first, first + IDS_PER_RECORD)
+            uses = [{"component_id": f"tasker#{index}", "wall_s": 0.01, "cpu_s": 0.01} for index in ids]
+            metrics = {f"m{index}": 1.0 for index in ids}
+            payloads = [
+                ("resource_use", {"uses": uses}),
+                ("metric", {"metrics": metrics, "scope": [["tasker", "1"]]}),
+            ]
+            for record in records(iter(payloads), 2 * seq):
+                self._accounts.observe(record.type, record.payload, (), record.ts, record.att)
+                self.view.observe(record)
+            if ids.stop in (number // 10, number // 2, number):
+                yield ids.stop
+
+
 def measure_components(number: int) -> None:
-    """Print what the view keeps of so many different components, and what taking them in costs."""
-    view = LiveView("3f0c")
-
-    def payloads() -> Iterator[tuple[str, dict[str, object]]]:
-        for first in range(0, number, IDS_PER_RECORD):
-            ids = range(first, min(first + IDS_PER_RECORD, number))
-            scope = [["tasker", str(first)]]
-            yield "resource_use", {"uses": [{"component_id": f"tasker#{index}"} for index in ids]}
-            yield (
-                "training_step",
-                {"step": first, "metrics": {f"m{index}": 1.0 for index in ids}, "scope": scope},
-            )
-
-    print("\n| different components, and metrics | kept by the view, MB | series |")
-    print("|---|---|---|")
-    taken = 0
+    """Print what is kept of so many different components and metrics, and what a page of them takes."""
+    run = RunOfManyComponents()
+    pages = {}
+    for there in run.grow(number):
+        ((taken_ms,),) = times_ms([lambda: render([run.view])], 1)
+        pages[there] = f"{series_of(render([run.view])):,} | {taken_ms:.1f}"
+    print("\n| different components, and metrics | kept of them, MB | series | a page, ms |")
+    print("|---|---|---|---|")
     tracemalloc.start()
-    before = tracemalloc.get_traced_memory()[0]
-    marks = {number // 10, number // 2, number}
-    for record in records(payloads()):
-        view.observe(record)
-        taken += len(record.payload.get("uses", ()))
-        if record.type == "training_step" and taken in marks:
-            kept = tracemalloc.get_traced_memory()[0] - before
-            print(f"| {taken:,} | {kept / 1e6:.2f} | {series_of(render([view])):,} |")
+    run = RunOfManyComponents()
+    for there in run.grow(number):
+        print(f"| {there:,} | {tracemalloc.get_traced_memory()[0] / 1e6:.2f} | {pages[there]} |")
     tracemalloc.stop()
 
 

@@ -16,8 +16,8 @@ MAX_SINKS = 8
 MAX_REASONS = 10
 MAX_BRANCHES = 20
 MAX_KINDS = 12
-# A longer id is no name; fifty of them would be kept.
-_MAX_ID = 1_000
+# Accounts keep longer ids cut, and what is not as it was logged is not found there.
+_MAX_ID = 200
 _S_PER_HOUR = 3_600.0
 _BYTES_PER_GB = 2.0**30
 _JOULES_PER_KWH = 3.6e6
@@ -39,7 +39,7 @@ class Outside:
     """What the driver knows of a run at a moment; whatever is missing is not shown.
 
     Attributes:
-        accounts: ``Accounts.as_dict()``.
+        accounts: ``Accounts.as_dict()``, or the ``resources`` of ``Accounts.totals()``.
         costs: ``Accounts.costs()``.
         sinks: the health of each destination, by its name, as ``tracker.health()["sinks"]``.
         budgets: ``Budgets.as_dict()``.
@@ -118,7 +118,9 @@ class OutsideSeries:
                 rest = whole - of_type.get((name, kind), 0.0)
                 value = rest if rest > whole * _ROUNDING else None
                 shown.add(name, self._risen(value, name, _OTHER, kind), _OTHER, kind)
-        shown.dropped += (len(components) - known) * len(_COMPONENT_SERIES)
+        # Accounts may come with the first rows of their tables alone, and tell how many there are beside them.
+        missing = amount(_mapping(accounts.get("left_out")).get("components")) or 0.0
+        shown.dropped += (len(components) - known + int(missing)) * len(_COMPONENT_SERIES)
         unattributed = amount(_mapping(accounts.get("unattributed")).get("core_hours"))
         name = "lezea_unattributed_cpu_seconds_total"
         shown.add(name, self._risen(None if unattributed is None else unattributed * _S_PER_HOUR, name))

@@ -77,6 +77,9 @@ def test_a_process_is_announced_while_it_serves(exporter: Exporter, tmp_path: Pa
         )
     exporter.remove(view)
     assert [content(folder) for folder in folders] == [[], []]
+    exporter.add(view)
+    exporter.serve(0, targets=folders[0])
+    assert [len(content(folder)) for folder in folders] == [1, 0]
 
 
 def test_no_label_of_a_target_becomes_a_part_of_a_series(tmp_path: Path) -> None:

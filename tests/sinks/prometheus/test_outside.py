@@ -102,10 +102,21 @@ def test_the_processes_own_samples_are_no_component() -> None:
 def test_a_component_that_is_called_other_is_among_the_others() -> None:
     """Two series of one name would be none."""
     told = Told()
-    assert told.cpu_of({"other": 1.0, "a": 1.0}, {"t": 2.0}) == {
+    assert told.cpu_of({"other": 1.0, "a": 1.0}, {"t": 3.0}) == {
         component("a"): 3600,
-        component("other"): 3600,
+        component("other"): 7200,
     }
+
+
+def test_what_is_too_long_for_an_id_takes_no_place() -> None:
+    """The accounts know it under a shorter one."""
+    told = Told()
+    feed = Feeder(told.view)
+    feed("resource_use", uses=[{"component_id": f"{index:0300}"} for index in range(MAX_COMPONENTS)])
+    feed("resource_use", uses=[{"component_id": "a"}])
+    assert component("a") in told.cpu_of(
+        {f"c{index}": 1.0 for index in range(MAX_COMPONENTS)} | {"a": 1.0}, {}
+    )
 
 
 def test_a_counter_never_falls() -> None:

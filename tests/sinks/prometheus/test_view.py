@@ -41,13 +41,20 @@ def test_every_series_says_of_which_run_it_is() -> None:
 def test_a_run_is_running_until_its_newest_attempt_ends(view: LiveView, feed: Feeder) -> None:
     """The end of an attempt says nothing of a later one."""
     running = []
-    for type_name, att in [("run_started", 1), ("run_finished", 1), ("run_started", 2), ("run_finished", 1)]:
+    told = [
+        ("run_started", 1),
+        ("run_finished", 1),
+        ("run_started", 2),
+        ("run_finished", 1),
+        ("run_started", 1),
+    ]
+    for type_name, att in told:
         feed(type_name, att=att, experiment_name="Demo", status="killed", env={"hostname": "h"})
         running.append(value_of(view, "lezea_run_running"))
-    assert running == [1, 0, 1, 1]
+    assert running == [1, 0, 1, 1, 1]
     assert value_of(view, "lezea_run_info", experiment="Demo", attempt="2", host="h") == 1
     assert value_of(view, "lezea_run_started_timestamp_seconds") == START_US / 1e6 + 3
-    assert value_of(view, "lezea_run_last_event_timestamp_seconds") == START_US / 1e6 + 4
+    assert value_of(view, "lezea_run_last_event_timestamp_seconds") == START_US / 1e6 + 5
 
 
 def test_events_are_counted_by_type(view: LiveView, feed: Feeder) -> None:
@@ -72,7 +79,8 @@ def test_the_step_is_the_greatest_of_the_newest_attempt(view: LiveView, feed: Fe
     assert value_of(view, "lezea_training_step") == 9
     feed("run_started", att=2, experiment_name="Demo")
     assert value_of(view, "lezea_training_step") is None
-    feed("training_step", att=2, step=6, metrics={})
+    for att, step in [(2, 6), (1, 8)]:
+        feed("training_step", att=att, step=step, metrics={})
     assert value_of(view, "lezea_training_step") == 6
 
 
@@ -144,6 +152,15 @@ def test_individuals_share_one_verdict_on_their_losses(view: LiveView, feed: Fee
     feed("metric", metrics={"loss": "NaN"})
     feed("metric", metrics={"loss": 1.0}, scope=[["tasker", "t2"]])
     assert value_of(view, "lezea_loss_nonfinite") == 1
+
+
+def test_what_was_too_large_for_a_line_is_no_metric(view: LiveView, feed: Feeder) -> None:
+    """Its pointer has a size, which says nothing of the run."""
+    pointer = {"$blob": "ab" * 32, "size": 5}
+    feed("metric", metrics=pointer)
+    feed("metric", metrics={"a": pointer})
+    feed("population", tasker_count=1, builder_count=1, generation=1, fitness_scores=pointer)
+    assert not {"lezea_metric", "lezea_population_fitness"} & set(series_of(view))
 
 
 def test_a_sample_becomes_process_gpu_and_host_in_base_units() -> None:

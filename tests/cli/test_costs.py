@@ -269,6 +269,7 @@ def test_records_that_no_tracker_writes_do_no_harm() -> None:
         ),
         ("resource_cost", {"cpu_hours": "NaN"}),
         ("resource_use", {"uses": [None], "process": 7}),
+        ("resource_cost", {"cpu_hours": 0, "scope": [["builder"], 7]}),
     ]
     add_writer(run, "odd", *odd)
     assert report(run)["costs"]["eur"] == 9.5

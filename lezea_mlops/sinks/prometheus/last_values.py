@@ -84,7 +84,7 @@ class LastValues:
             # A number that is not finite, written where no number was expected.
             parent, slash, last = name.rpartition("/")
             self.take(parent + slash, {last: value["$num"]}, individual=individual, depth=_MAX_DEPTH)
-        elif not any(str(inner).startswith("$") for inner in value):
+        else:
             self.take(f"{name}/", value, individual=individual, depth=depth + 1)
 
     def _note_loss(self, key: str, individual: bool) -> None:

@@ -8,7 +8,7 @@ from itertools import count
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from lezea_mlops.sinks.prometheus import MAX_SERIES, LiveView, Outside
@@ -199,6 +199,8 @@ TEXT = st.text(st.characters()) | st.text(min_size=MAX_LABEL - 1, max_size=MAX_L
 
 
 @given(TEXT, TEXT)
+@example("a\0b", "a?b")
+@example("a\ud800b", "a\ud801b")
 def test_labels_are_short_and_stay_apart(one: str, other: str) -> None:
     """Different texts are different labels, and each can be written as UTF-8."""
     for text in (one, other):

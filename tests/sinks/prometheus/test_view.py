@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import sys
+import threading
 from typing import Any
 
 import pytest
@@ -205,7 +207,7 @@ def test_a_resource_that_cannot_be_is_not_shown(view: LiveView, feed: Feeder, ba
 
 def test_gpus_of_two_hosts_stay_apart(view: LiveView, feed: Feeder) -> None:
     """Each host has a GPU 0; the second one is called by its UUID."""
-    for wid, uuid, power in [("main", "GPU-a", 1), ("rank1", "GPU-b", 2), ("main", "GPU-a", 3)]:
+    for wid, uuid, power in [("main", "GPU-a", 1), ("main", "GPU-a", 3), ("rank1", "GPU-b", 2)]:
         gpu = {"index": 0, "uuid": uuid, "name": "H200", "power_w": power}
         feed(
             "resource", wid=wid, sample={"writer": wid, "gpus": [gpu], "host": {"network_sent_bytes": power}}
@@ -260,6 +262,30 @@ RECORDS = st.builds(
     }),
     st.dictionaries(FIELDS, JSON),
 )  # fmt: skip
+
+
+def test_a_page_is_made_while_the_run_logs() -> None:
+    """No thread disturbs the other: all that came before is there, and each page can be read."""
+    view = LiveView("run-1")
+    feed, logged = Feeder(view), threading.Event()
+
+    def log() -> None:
+        for index in range(2_000):
+            feed(f"type {index}", wid=f"w{index}")
+            feed("metric", metrics={f"m{index}": 1.0}, scope=[["builder", str(index)]])
+        logged.set()
+
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    thread = threading.Thread(target=log)
+    thread.start()
+    try:
+        while not logged.is_set():
+            assert count_of(view) <= MAX_SERIES
+        assert count_of(view) > 600
+    finally:
+        thread.join()
+        sys.setswitchinterval(interval)
 
 
 @given(st.lists(RECORDS, max_size=8))

@@ -190,6 +190,8 @@ class ExperimentTracker:
         self._equip(parts, async_mode)
         self._purpose = purpose
         self._record_start(purpose, tags)
+        # The duration that the end tells is the time between the two records.
+        self._started_us = self._recorder.last_ts
         self._record_prices()
         _TRACKERS.add(self)
         if self._settings.mode != "off":
@@ -1058,8 +1060,10 @@ class ExperimentTracker:
     def log_business_metrics(self, resource_cost_eur: float | None = None, **metrics: Any) -> None:
         """Record business numbers by name, for instance ``resource_cost_eur`` in EUR (spec 8)."""
         with self._call("log_business_metrics") as call:
-            given = present(resource_cost_eur=resource_cost_eur) | metrics
-            call.record(BusinessMetricsLogged(metrics=call.needed_mapping("metrics", given)))
+            eur = call.quantity("resource_cost_eur", resource_cost_eur, MAX_EUR)
+            given = present(resource_cost_eur=eur) | metrics
+            if given or resource_cost_eur is None:
+                call.record(BusinessMetricsLogged(metrics=call.needed_mapping("metrics", given)))
         self._delivered()
 
     # ------------------------------------------------------------------ environment
@@ -1310,6 +1314,7 @@ class ExperimentTracker:
     ) -> None:
         if os.getpid() != self._owner_pid:
             # A further writer closes its own file; only the tracker that began the run ends it.
+            self._meter.flush()
             self._recorder.close()
             return
         with self._recorder.lock:
@@ -1410,6 +1415,7 @@ def _joined(
     # Not the sender's pid, which another container, or a copy in the sender itself, has too.
     tracker._status, tracker._owner_pid = "running", NOBODY
     _TRACKERS.add(tracker)
+    _watch_the_end_of_a_child()
     return tracker
 
 
@@ -1514,6 +1520,10 @@ def _watch_the_end_of_a_child() -> None:
 
 def _end_open_trackers(error: BaseException | None) -> None:
     ours = [tracker for tracker in list(_OPEN.values()) if tracker._owner_pid == os.getpid()]
+    for tracker in list(_TRACKERS):
+        if tracker._owner_pid != os.getpid():
+            # A further writer need not be ended; what it measured in its last second is not lost by that.
+            tracker._meter.flush()
     # One for all of them: a program with fifty runs and a server that hangs shall end as soon as one with one.
     deadline = Deadline.after(max((tracker._settings.close_timeout_s for tracker in ours), default=0.0))
     for tracker in ours:

@@ -40,6 +40,7 @@ MAY_IMPORT: dict[str, set[str]] = {
 # Every import of another project, by file; those inside functions are listed too.
 THIRD_PARTY: dict[str, set[str]] = {
     "capture/gpu.py": {"pynvml"},
+    "capture/own_usage.py": {"psutil"},
     "capture/gpu_usage.py": {"pynvml"},
     "capture/host.py": {"psutil"},
     "capture/host_usage.py": {"psutil"},

@@ -16,7 +16,6 @@ from urllib.parse import urlsplit
 from lezea_mlops.config.rates import VARIABLE_PREFIX, Rates, read_rates
 from lezea_mlops.errors import ConfigurationError
 
-
 NO_RATES = Rates()
 
 

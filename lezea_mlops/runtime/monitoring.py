@@ -71,9 +71,10 @@ class Watched:
 
 
 def is_wanted(settings: Settings) -> bool:
-    """Tell whether the settings ask for samples or for Prometheus."""
+    """Tell whether the settings ask for samples, for Prometheus or for a budget."""
     served = settings.prometheus_port != NO_PORT or settings.prometheus_textfile is not None
-    return settings.mode != "off" and (settings.sample_period_s > 0 or served)
+    asked = settings.sample_period_s > 0 or served or settings.budget_eur is not None
+    return settings.mode != "off" and asked
 
 
 class Monitoring:

@@ -52,6 +52,9 @@ def test_accounts_tell_the_costs_of_the_branches_that_have_a_budget() -> None:
     accounts = told(rates(core_hour_eur=3_600.0), budget)
     assert accounts.costs_only()["scopes"] == {"builder:42": 0.0}
     rows = use("a", 1.0, 0.9, ("builder", "42")), use("b", 1.0, 5.0, ("builder", "7"))
+    before = told(rates(core_hour_eur=3_600.0), window(0, 2, *rows), budget)
+    assert before.costs_only()["scopes"] == {"builder:42": pytest.approx(0.9)}
+    assert before.costs()["scopes"] == pytest.approx({"builder:42": 0.9, "builder:7": 5.0})
     told(window(0, 2, *rows), accounts=accounts)
     assert accounts.costs_only()["scopes"] == {"builder:42": pytest.approx(0.9)}
     assert [due["share"] for due in with_budgets(builder__42=1.0).reached(accounts.costs_only())] == [0.8]

@@ -151,6 +151,26 @@ def test_a_window_in_parts_is_one_window() -> None:
         accounts = told(*stream)
         assert component(accounts)["gb_hours"] * HOUR == pytest.approx(40, rel=APPROX)
         assert accounts.as_dict()["total"]["gb_hours"] * HOUR == pytest.approx(100, rel=APPROX)
+        assert accounts.as_dict()["process"]["wall_hours"] * HOUR == pytest.approx(10, rel=APPROX)
+
+
+def test_a_sum_that_is_less_than_its_rows_gives_nobody_more_than_there_was() -> None:
+    """What a foreign program says of its window is not believed beyond its rows."""
+    record = window(1, 2, *(use(name, 1.0) for name in "abcd"))
+    record[1]["wall_s"] = 0
+    accounts = told(sample(0, memory_gb=4), sample(5, memory_gb=4), record)
+    assert [component(accounts, name)["gb_hours"] * HOUR for name in "abcd"] == pytest.approx(
+        [1] * 4, rel=APPROX
+    )
+
+
+def test_two_samples_of_one_moment_add_up() -> None:
+    """Their counters go on, and what waits for later samples loses nothing."""
+    accounts = told(
+        window(0, 10, use("a", 10.0)), *(sample(t, read_bytes=b) for t, b in [(0, 0), (5, 40), (5, 50)])
+    )
+    told(sample(10, read_bytes=100), sample(15, read_bytes=100), accounts=accounts)
+    assert component(accounts)["io_bytes"] == pytest.approx(100, rel=APPROX)
 
 
 def test_without_samples_the_exact_times_are_all_there_is() -> None:

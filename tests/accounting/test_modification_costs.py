@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from itertools import permutations
 from typing import Any
 
@@ -112,7 +113,12 @@ def test_only_the_best_way_to_find_a_use_counts() -> None:
     ]  # fmt: skip
     for number, best in enumerate([1.0, 10.0, 100.0, 1_000.0]):
         left = records[number:]
-        for stream in (left, left[::-1], [*left[1:], left[0]]):
+        for stream in (
+            left,
+            left[::-1],
+            [*left[1:], left[0]],
+            [*left, spent(20, 5_000.0, "n5")][: 99 if number < 3 else -1],
+        ):
             assert eur(costs(*stream))["accepted"] == pytest.approx(best, rel=APPROX)
 
 
@@ -170,13 +176,13 @@ def test_sums_stay_right_beyond_what_the_tables_hold(by_scope: bool) -> None:
     """A use before its verdict and one after it, within the limit of each other: 30 times as many as are remembered."""
     accounts, limit, many = told(PRICES, accounts=Accounts(limit=100)), 100, 3_000
 
-    def used(number: int) -> Record:
+    def used(number: int, at_s: int) -> Record:
         if by_scope:
-            return spent(number, 1.0, "t", ("modification", f"m{number}"))
-        return spent(number, 1.0, f"n{number}")
+            return spent(at_s, 1.0, "t", ("modification", f"m{number}"))
+        return spent(at_s, 1.0, f"n{number}")
 
     for number in range(many):
-        told(used(number), accounts=accounts)
+        told(used(number, number), accounts=accounts)
         if number >= 40:
             verdict = (number - 40) % 3 == 0
             told(
@@ -184,7 +190,7 @@ def test_sums_stay_right_beyond_what_the_tables_hold(by_scope: bool) -> None:
                 accounts=accounts,
             )
         if number >= 80:
-            told(used(number - 80), accounts=accounts)
+            told(used(number - 80, number + 1), accounts=accounts)
     found = accounts.costs()["modifications"]
     decided = many - 40
     twice = many - 80
@@ -204,6 +210,28 @@ def test_more_modifications_in_one_tree_than_are_remembered_are_all_counted() ->
     )
     found = accounts.costs()["modifications"]
     assert (found["accepted"]["count"], found["rejected"]["count"]) == (250, 750)
+
+
+def test_in_a_tree_that_is_too_long_none_loses_what_was_used_for_it() -> None:
+    """The first is forgotten within the call, and its use stays with its operator and verdict."""
+    accounts = told(PRICES, spent(0, 3.0, "t", ("modification", "m0")), accounts=Accounts(limit=10))
+    told(tree(1, *(modification(f"m{n}", n == 0) for n in range(1_000))), accounts=accounts)
+    assert accounts.costs()["modifications"]["accepted"]["eur"] == pytest.approx(3, rel=APPROX)
+
+
+def test_what_a_sample_tells_later_goes_where_its_use_went() -> None:
+    """Two verdicts on one component before the sample: the memory belongs to the first, as the use does."""
+    prices, samples = rates(gb_hour_eur=3_600.0), [sample(t, memory_gb=1) for t in (0, 5)]
+    verdicts = [tree(n, modification(f"m{n}", n == 1, component_id="t")) for n in (1, 2)]
+    for stream in ([*verdicts, *samples], [samples[0], *verdicts, samples[1]], [*samples, *verdicts]):
+        found = told(prices, window(0, 1, use("t", 1.0)), *stream).costs()["modifications"]
+        assert eur(found) == pytest.approx({"accepted": 1, "rejected": 0, "undecided": 0}, rel=APPROX)
+
+
+def test_who_named_a_component_is_remembered_in_bounded_number() -> None:
+    """A thousand modifications of one network leave a few."""
+    accounts = told(*(tree(n, modification(f"m{n % 5}", target="n")) for n in range(1_000)))
+    assert len(json.dumps(accounts.state())) < 3_000
 
 
 def test_modifications_without_id_or_type_are_counted() -> None:

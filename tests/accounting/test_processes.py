@@ -131,9 +131,17 @@ def test_each_rank_pays_for_the_gpu_it_holds() -> None:
 
 
 def test_a_gpu_is_held_from_the_middle_between_the_samples_that_differ() -> None:
-    """Nobody knows when between them the context was made."""
-    held = process(*(sample(t, gpus=[gpu(0, held=t >= 10)]) for t in (0, 10, 20)))["gpu_held_hours"]
-    assert held * HOUR == pytest.approx(15, rel=APPROX)
+    """Nobody knows when between them the context was made; before it, what others used is theirs."""
+    used = process(*(sample(t, gpus=[gpu(100, held=t >= 10)]) for t in (0, 10, 20)))
+    assert used["gpu_held_hours"] * HOUR == pytest.approx(15, rel=APPROX)
+    assert used["gpu_hours"] * HOUR == pytest.approx(15, rel=APPROX)
+
+
+def test_no_gpu_is_busier_than_the_whole_of_it() -> None:
+    """A driver that tells 250 % is believed as far as 100."""
+    assert process(*(sample(t, gpus=[gpu(250)]) for t in (0, 36)))["gpu_hours"] == pytest.approx(
+        0.01, rel=APPROX
+    )
 
 
 def test_gpus_without_a_uuid_are_told_apart_by_writer_and_number() -> None:
@@ -142,7 +150,7 @@ def test_gpus_without_a_uuid_are_told_apart_by_writer_and_number() -> None:
     assert process(*(sample(t, gpus=gpus) for t in (0, 36)))["gpu_hours"] == pytest.approx(0.02, rel=APPROX)
 
 
-@pytest.mark.parametrize("gap_s", [600.001, 86_400, -3_600, 0])
+@pytest.mark.parametrize("gap_s", [600.001, 86_400, -3_600, -50, 0])
 def test_nothing_is_integrated_over_a_jump_of_the_clock_and_counters_go_on(gap_s: float) -> None:
     """Forward beyond ten minutes, backward, or not at all."""
     late = 100 + gap_s
@@ -160,6 +168,13 @@ def test_after_a_clock_went_back_components_get_their_part_again() -> None:
     accounts = told(*(sample(t, memory_gb=1) for t in (7_200, 7_205)))
     told(sample(0, memory_gb=1), window(0, 4, use("a", 4.0)), sample(5, memory_gb=1), accounts=accounts)
     assert accounts.as_dict()["components"]["a"]["gb_hours"] * HOUR == pytest.approx(4, rel=APPROX)
+
+
+def test_a_clock_that_goes_back_gives_nobody_the_same_time_twice() -> None:
+    """A window of which ten seconds were told waits until the new clock is past them."""
+    accounts = told(sample(100, memory_gb=1), window(100, 200, use("a", 100.0)), sample(110, memory_gb=1))
+    told(*(sample(t, memory_gb=1) for t in (50, 105, 120)), accounts=accounts)
+    assert accounts.as_dict()["components"]["a"]["gb_hours"] * HOUR == pytest.approx(20, rel=APPROX)
 
 
 def test_more_processes_than_are_told_apart_stay_in_the_total() -> None:

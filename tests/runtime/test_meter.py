@@ -6,6 +6,7 @@ import asyncio
 import os
 import threading
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -66,7 +67,9 @@ class Measured:
         for record in self.records:
             for use in record["uses"]:
                 place = "/".join(":".join(pair) for pair in use.get("scope", ()))
-                row = found.setdefault((use["component_id"], place), {"count": 0, "wall_s": 0.0, "cpu_s": 0.0})
+                row = found.setdefault(
+                    (use["component_id"], place), {"count": 0, "wall_s": 0.0, "cpu_s": 0.0}
+                )
                 for name in row:
                     row[name] += use[name]
         return found
@@ -126,7 +129,7 @@ def test_a_record_is_made_once_a_second(clocks: Clocks) -> None:
     assert len(measured.records) == 2
     assert measured.rows()["tasker#0", ""]["count"] == 1_000
     windows = [(record["from_us"], record["to_us"]) for record in measured.records]
-    assert all(before[1] == after[0] for before, after in zip(windows, windows[1:], strict=False))
+    assert all(before[1] == after[0] for before, after in pairwise(windows))
 
 
 def test_nothing_is_recorded_where_nothing_was_used(clocks: Clocks) -> None:
@@ -241,7 +244,7 @@ def test_leaving_what_was_entered_elsewhere_changes_nothing(clocks: Clocks) -> N
 
 @given(st.lists(st.sampled_from(["enter a", "enter b", "leave", "flush"]), max_size=60))
 def test_every_moment_inside_a_use_is_charged_once(steps: list[str]) -> None:
-    """However uses are nested and recorded: the rows together are the time inside, and never more than the process's."""
+    """However uses are nested and recorded: all rows are the time inside, and never more than the process's."""
     with pytest.MonkeyPatch.context() as patch:
         clocks = replaced_clocks(patch)
         measured, stack, inside = Measured(), [], 0
@@ -315,6 +318,6 @@ def test_a_forked_child_measures_for_itself() -> None:
             os._exit(0)
         os.waitpid(pid, 0)
     os.close(writing)
-    assert os.read(reading, 1_000) == b"[\"child's\"]"
+    assert os.read(reading, 1_000) == b'["child\'s"]'
     os.close(reading)
     assert measured.rows().keys() == {("parent's", "")}

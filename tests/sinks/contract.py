@@ -187,9 +187,23 @@ def rich_run(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
     return folder
 
 
+# What a driver samples, of a machine with a GPU.
+SAMPLE: Mapping[str, Any] = {
+    "component_id": "process", "component_type": "process", "cpu_percent": 98.5, "memory_mb": 1024.0,
+    "sample": {
+        "writer": "main", "pid": 4711, "period_s": 5.0, "process": {"cpu_s": 12.5, "memory_bytes": 2**30},
+        "gpus": [{"index": 0, "name": "NVIDIA H200", "util_percent": 37, "memory_used_bytes": 2**33, "power_w": 312.5}],
+        "host": {"cpu_percent": 50.5, "memory_used_bytes": 2**34},
+    },
+}  # fmt: skip
+
+
 def tracker(place: Path, name: str, **arguments: Any) -> ExperimentTracker:
     """Return a tracker that only writes its journal."""
-    settings = {"mode": "offline", "capture_max_mb": 1}
+    settings = {
+        "mode": "offline", "capture_max_mb": 1, "sample_period_s": 0, "prometheus_port": "off",
+        "rates": {"core_hour_eur": 0.04, "gpu_hour_eur": {"NVIDIA H200": 3.2}},
+    }  # fmt: skip
     return ExperimentTracker(name, runs_dir=place / "runs", settings=settings, **arguments)
 
 
@@ -218,6 +232,9 @@ def first_attempt(tracker: ExperimentTracker, place: Path) -> None:
     tracker.log_data_score("a", 1.2, 0.9)
     tracker.log_delta_loss(5, 0.44, 0.53)
     tracker.log_component_resources("tasker#0", "tasker", 12.5, 512.0, 4.0, 1024)
+    tracker.set_budget(12.5, "builder:42")
+    with tracker.builder_scope("42"), tracker.measure("tasker#0", "tasker"), tracker.measure("odd.$na/me"):
+        sum(range(1_000))
     tracker.log_checkpoint("model.bin", step=1, role="best", metadata={"acc": 0.5})
     Path("model.bin").write_bytes(b"weights, second")
     tracker.log_checkpoint("model.bin", step=2)
@@ -273,6 +290,8 @@ def other_programs(folder: RunFolder) -> None:
         ("log", {"level": "info", "msg": "hello"}),
         ("gap", {"count": 1, "first_seq": 3, "last_seq": 3, "reason": "full"}),
         ("fold", {"level": "tasker", "metric": "loss", "step": 6, "count": 3, "mean": 2, "min": 1, "max": 3}),
+        ("budget_reached", {"branch": "run", "budget_eur": 12.5, "spent_eur": 10.1, "share": 0.8}),
+        ("resource", SAMPLE),
         ("telepathy", {"thought": "?"}),
     ]  # fmt: skip
     for kind, fields in foreign:

@@ -147,6 +147,71 @@ CASES = [
         },
     ),
     Case(
+        "resource",
+        {
+            "component_id": "process",
+            "component_type": "process",
+            "cpu_percent": 98.5,
+            "sample": {
+                "gpus": [
+                    {"index": 0, "util_percent": 37, "memory_used_bytes": 2**30, "power_w": 312.5},
+                    {"index": 1, "temperature_c": 54},
+                ],
+                "host": {"cpu_percent": 50.5, "memory_used_bytes": 2**31},
+            },
+        },
+        metrics={
+            "resources/process/cpu_percent": (98.5, 7),
+            "resources/gpu0/util_percent": (37, 7),
+            "resources/gpu0/memory_mb": (1024, 7),
+            "resources/gpu0/power_w": (312.5, 7),
+            "resources/gpu1/temperature_c": (54, 7),
+            "resources/host/cpu_percent": (50.5, 7),
+            "resources/host/memory_mb": (2048, 7),
+        },
+    ),
+    Case("resource_use", {"from_us": 1, "to_us": 2, "uses": [{"component_id": "a", "wall_s": 1.0}]}),
+    Case(
+        "resource_totals",
+        {
+            "resources": {
+                "total": {"core_hours": 2.5, "gb_hours": 1},
+                "unattributed": {"core_hours": 0.5},
+                "components": {"tasker#0": {"core_hours": 2.0}},
+            },
+            "costs": {
+                "eur": 1.5,
+                "parts": {"cpu": 1.0, "gpu": 0.5},
+                "co2_g": None,
+                "modifications": {
+                    "accepted": {"eur": 0.25},
+                    "rejected": {"eur": 1},
+                    "per_accepted_eur": 0.125,
+                },
+            },
+        },
+        metrics={
+            "resources/total/core_hours": (2.5, 1),
+            "resources/total/gb_hours": (1, 1),
+            "resources/unattributed/core_hours": (0.5, 1),
+            "cost/total/eur": (1.5, 1),
+            "cost/total/cpu_eur": (1, 1),
+            "cost/total/gpu_eur": (0.5, 1),
+            "cost/total/accepted_modifications_eur": (0.25, 1),
+            "cost/total/rejected_modifications_eur": (1, 1),
+            "cost/total/per_accepted_modification_eur": (0.125, 1),
+        },
+        files={"resources/summary.json"},
+    ),
+    Case("rates", {"rates": {"core_hour_eur": 0.04}}, files={"business/rates.json"}),
+    Case("budget", {"branch": "run", "budget_eur": 5}),
+    Case(
+        "budget_reached",
+        {"branch": "run", "budget_eur": 5, "spent_eur": 4.1, "share": 0.8},
+        tags={"lezea.budget_reached": "80% of 5 EUR"},
+    ),
+    Case("budget_reached", {"branch": "builder:1", "budget_eur": 5, "spent_eur": 4.1, "share": 0.8}),
+    Case(
         "checkpoint",
         {
             "path": "/x/step_100.pt",

@@ -85,8 +85,6 @@ class Accounts:
             return
         if attempt is None:
             attempt = self._attempt
-        elif attempt > self._attempt:
-            self._attempt = attempt
         handle(fields, read_scope(scope), ts, attempt)
 
     def restart(self) -> None:

@@ -35,12 +35,17 @@ Claim: TypeAlias = "tuple[str, int, int]"
 
 
 class Known:
-    """One modification: its operator, its verdict, and what it used by the ways in which that was found."""
+    """One modification: its operator, its verdict, and what it used by the ways in which that was found.
 
-    __slots__ = ("operator", "used", "verdict")
+    Attributes:
+        names: the component and the network that it named last.
+    """
+
+    __slots__ = ("names", "operator", "used", "verdict")
 
     def __init__(self, operator: str, verdict: str) -> None:
         self.operator, self.verdict = operator, verdict
+        self.names: tuple[str, ...] = ()
         self.used: dict[int, Quantities] | None = None
 
     @property
@@ -51,7 +56,7 @@ class Known:
     def state(self) -> list[Any]:
         """Return all of it as JSON, for ``restored``."""
         used = [[way, found.state()] for way, found in (self.used or {}).items()]
-        return [self.operator, self.verdict, used]
+        return [self.operator, self.verdict, used, list(self.names)]
 
     @classmethod
     def restored(cls, state: Any) -> Known:
@@ -60,9 +65,10 @@ class Known:
         Raises:
             KeyError, TypeError, ValueError: it is damaged.
         """
-        operator, verdict, used = state
+        operator, verdict, used, names = state
         known = cls(stored_text(operator), _stored_verdict(verdict))
         known.used = {_stored_way(way): Quantities.restored(found) for way, found in used} or None
+        known.names = tuple(map(stored_text, names))
         return known
 
 
@@ -86,7 +92,8 @@ class ModificationUse:
     def __init__(self, limit: int) -> None:
         self._limit = limit
         self._known: BoundedTable[str, Known] = BoundedTable(lambda: Known("", UNDECIDED), limit)
-        self._claims: BoundedTable[str, list[Claim]] = BoundedTable(list, limit)
+        # No modification is forgotten later than what it named.
+        self._claims: BoundedTable[str, list[Claim]] = BoundedTable(list, 2 * limit)
         # What was used and belongs to no modification yet, by scope and by component or network; longest unused first.
         self._waiting_scopes: Waiting = OrderedDict()
         self._waiting: Waiting = OrderedDict()
@@ -181,6 +188,8 @@ class ModificationUse:
             known = self._known[identity]
             self._change(known, key)
         else:
+            if len(self._known) >= self._limit:
+                self._forget(self._known.pop_oldest())
             known = self._known[identity] = Known(*key)
             self._sum(key).count += 1
             if identity in self._waiting_scopes:
@@ -193,6 +202,16 @@ class ModificationUse:
         network = _name(modification.get("target")) or _name(modification.get("network_id"))
         if network is not None and network != component:
             self._claim(known, network, (identity, ts, BY_NETWORK))
+        known.names = tuple(name for name in (component, network) if name is not None)
+
+    def _forget(self, known: Known) -> None:
+        """Let a modification have what waits under the names that it gave last: nobody could have it later."""
+        for name in known.names:
+            if name not in self._waiting or name not in self._claims:
+                continue
+            identity, _at_us, way = self._claims[name][-1]
+            if identity not in self._known:
+                self._add(known, way, self._waiting.pop(name))
 
     def _key(self, modification: Mapping[str, Any]) -> tuple[str, str]:
         operator = modification.get("type")

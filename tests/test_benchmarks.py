@@ -27,6 +27,10 @@ PROGRAMS = {
         ["--kills", "2", "--peer-kills", "1", "--peer-within-s", "0.05", "--trackers", "lezea"],
         OURS[:1] * 3,
     ),
+    "measure.py": (
+        ["--uses", "2000"],
+        ["limit: four clocks", "measure", "inside a scope and a use", "64 components in turn", "detail=True"],
+    ),
     "memory.py": (["--events", "1000"], ["20,000", "1,000"]),
     "modifications.py": (
         ["--generations", "3", "--size", "100"],
@@ -39,6 +43,11 @@ PROGRAMS = {
     "queries.py": (["--modifications", "2000"], ["lineage", "ancestors", "best_path", "network_lineage"]),
     "read.py": (["--events", "1000"], ["read_run", "limit"]),
     "sample.py": (["--samples", "3", "--children", "0", "2"], ["children", "0", "2"]),
+    "sampling.py": (["--seconds", "6"], ["sampled every 1 s", "not sampled"]),
+    "scrape.py": (
+        ["--scrapes", "5", "--components", "1000"],
+        ["a run of 1,000 series", "the same page, without HTTP", "limit", "1,000"],
+    ),
     "start.py": (["--runs", "1"], ["a bare interpreter, start to exit", "`end()`, all being delivered"]),
     "throughput.py": (["--steps", "100", "--rounds", "1"], ["bare", "sync", "live"]),
     "tree.py": (["--quick"], ["bare Python", "lezea tree`, 500 modifications", "500"]),

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from lezea_mlops._bounded import BoundedTable
 from lezea_mlops.events import INDIVIDUAL_LEVELS, Envelope, read_modification
+from lezea_mlops.journal import COURIER_WRITER
 from lezea_mlops.sinks.prometheus.families import Exposition
 from lezea_mlops.sinks.prometheus.labels import DistinctCount, finite, label_text, number_of, text_of
 from lezea_mlops.sinks.prometheus.last_values import LastValues
@@ -79,7 +80,9 @@ class LiveView:
                 kind = self._admitted_type(kind)
                 count = self._events.get(kind, 0)
             self._events[kind] = count + 1
-            self._run.last_event_us = max(self._run.last_event_us, record.ts)
+            # What the driver samples and adds up by itself would make a run that hangs look alive.
+            if wid != COURIER_WRITER and "sample" not in record.payload:
+                self._run.last_event_us = max(self._run.last_event_us, record.ts)
             handle = self._handlers.get(record.type)
             if handle is not None:
                 handle(record, record.payload)

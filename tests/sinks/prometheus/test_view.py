@@ -59,6 +59,18 @@ def test_a_run_is_running_until_its_newest_attempt_ends(view: LiveView, feed: Fe
     assert value_of(view, "lezea_run_last_event_timestamp_seconds") == START_US / 1e6 + 5
 
 
+def test_a_run_that_hangs_looks_silent(view: LiveView, feed: Feeder) -> None:
+    """What the driver samples and adds up by itself is no sign of life of the program."""
+    feed("training_step", step=1, metrics={"loss": 0.5})
+    last = value_of(view, "lezea_run_last_event_timestamp_seconds")
+    feed("resource", wid="courier", component_id="process", sample={"writer": "main"})
+    feed("resource", component_id="process", sample={"writer": "main"})
+    feed("budget_reached", wid="courier", branch="run", budget_eur=1, share=1.0)
+    assert value_of(view, "lezea_run_last_event_timestamp_seconds") == last
+    feed("training_step", step=2, metrics={"loss": 0.5})
+    assert value_of(view, "lezea_run_last_event_timestamp_seconds") == last + 4
+
+
 def test_events_are_counted_by_type(view: LiveView, feed: Feeder) -> None:
     """Also events of types that this version does not know."""
     for type_name in ("comment", "comment", "of_tomorrow"):

@@ -41,14 +41,14 @@ def _cost(summary: dict[str, Any]) -> list[str]:
     ]
     if costs["eur"] is None:
         return [*lines, "Cost       unknown: no prices are set"]
-    lines.append(f"Cost       {costs['eur']:.6f} EUR")
+    lines.append(f"Cost       {costs['eur']:.3g} EUR")
     verdicts = costs["modifications"]
     for verdict in ("accepted", "rejected"):
         count, eur = verdicts[verdict]["count"], verdicts[verdict]["eur"]
-        lines.append(f"           {eur:.6f} EUR for {count} {verdict} modifications")
+        lines.append(f"           {eur:.3g} EUR for {count} {verdict} modifications")
     if verdicts["per_accepted_eur"] is not None:
         lines.append(
-            f"           {verdicts['per_accepted_eur']:.6f} EUR for each that was accepted, all tries counted"
+            f"           {verdicts['per_accepted_eur']:.3g} EUR for each that was accepted, all tries counted"
         )
     return lines
 

@@ -1006,7 +1006,10 @@ class ExperimentTracker:
     def log_resource_cost(
         self, cpu_hours: float | None = None, mem_gb: float | None = None, io_bytes: float | None = None
     ) -> None:
-        """Record resources that something outside used for the run, which are priced with it (spec 8; LeZeA 1.7).
+        """Record resources that were consumed, by a count of your own (spec 8; LeZeA 1.7).
+
+        Within a scope it is that scope's, on top of what is measured, such as a job on another machine. Without one it
+        speaks of the run: its total is what was measured or what was reported, whichever is more.
 
         Args:
             cpu_hours: hours of one core.

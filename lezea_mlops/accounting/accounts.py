@@ -7,6 +7,7 @@ from heapq import nlargest
 from typing import Any, TypeVar
 
 from lezea_mlops._bounded import MAX_KEYS, BoundedTable, stored_count, stored_text
+from lezea_mlops.accounting.budgets import RUN
 from lezea_mlops.accounting.components import Component, Counted, Ledger, component_name
 from lezea_mlops.accounting.integrals import US_PER_S
 from lezea_mlops.accounting.modifications import ModificationUse
@@ -36,15 +37,16 @@ Q = TypeVar("Q", Component, Counted)
 class Accounts:
     """What a run used and what it cost: in all, by component, type and scope, and by operator of modification.
 
-    Parts are what components measured or logged, and what ``log_resource_cost`` reported. The total is of each quantity
-    what the processes used, or the sum of the parts where that is more; the rest of it is unattributed.
+    Parts are what components measured or logged, and what ``log_resource_cost`` reported of a scope. The total is, of
+    each quantity, what the processes used, the sum of the parts, or what was reported of the run as a whole, whichever
+    is most: they may speak of the same. What belongs to no part is unattributed.
     """
 
     def __init__(self, limit: int = MAX_KEYS) -> None:
         self._attempt = 0
         self._processes = Processes()
         self._parts = Quantities()
-        self._reported = Quantities()
+        self._reported, self._stated = Quantities(), Quantities()
         self._components: Ledger[Component] = Ledger(Component, limit, KEPT_COMPONENTS)
         self._types: Ledger[Counted] = Ledger(Counted, limit)
         self._scopes: Ledger[Counted] = Ledger(Counted, limit)
@@ -158,7 +160,11 @@ class Accounts:
         used.gb_s = (amount(fields.get("mem_gb")) or 0.0) * SECONDS_PER_HOUR
         used.io_bytes = amount(fields.get("io_bytes")) or 0.0
         self._reported.add(used)
-        self._book(used, Target(None, UNTYPED, scope), ts)
+        if scope:
+            self._book(used, Target(None, UNTYPED, scope), ts)
+        else:
+            # It speaks of the whole run, and so of what was measured too.
+            self._stated.add(used)
 
     def _business_metrics(self, fields: Fields, scope: ScopePairs, ts: int, attempt: int) -> None:
         metrics = fields.get("metrics")
@@ -173,7 +179,8 @@ class Accounts:
 
     def _budget(self, fields: Fields, scope: ScopePairs, ts: int, attempt: int) -> None:
         branch = fields.get("branch")
-        if type(branch) is str and len(branch) <= MAX_PATH:
+        # The run itself is no scope.
+        if type(branch) is str and branch != RUN and len(branch) <= MAX_PATH:
             self._scopes.keep(branch, KEPT_SCOPES)
 
     def _modification_tree(self, fields: Fields, scope: ScopePairs, ts: int, attempt: int) -> None:
@@ -261,14 +268,16 @@ class Accounts:
     def _resources(self) -> dict[str, Any]:
         processes = self._processes.total()
         peak_mb = self._processes.peak_memory_mb()
-        told = resources(processes, self._parts, self._reported, self._prices.core_watts, peak_mb)
+        told = resources(
+            processes, self._parts, self._stated, self._reported, self._prices.core_watts, peak_mb
+        )
         return told | {"partial": self._partial()}
 
     def _costs(self) -> dict[str, Any]:
         business = {name: last[0] for name, last in self._business.items()}
         reported = self._reported
         return {
-            **costs(self._processes.total(), self._parts, self._prices),
+            **costs(self._processes.total(), self._parts, self._stated, self._prices),
             "modifications": modification_costs(self._modifications.sums(), self._prices),
             "stated_eur": amount(business.get(STATED)),
             "cpu_hours": reported.cpu_s / SECONDS_PER_HOUR,
@@ -288,7 +297,7 @@ class Accounts:
         """Return all of it as JSON, for ``restore``; nothing in it changes when more is observed."""
         return {
             "attempt": self._attempt, "processes": self._processes.state(), "parts": self._parts.state(),
-            "reported": self._reported.state(), "components": self._components.state(),
+            "reported": self._reported.state(), "stated": self._stated.state(), "components": self._components.state(),
             "types": self._types.state(), "scopes": self._scopes.state(),
             "modifications": self._modifications.state(),
             "business": self._business.state(lambda last: last[0]), "rates": self._prices.as_dict(),
@@ -304,6 +313,7 @@ class Accounts:
         self._processes.restore(state["processes"])
         self._parts.put_back(state["parts"])
         self._reported.put_back(state["reported"])
+        self._stated.put_back(state["stated"])
         self._components.restore(state["components"])
         self._types.restore(state["types"])
         self._scopes.restore(state["scopes"])

@@ -18,10 +18,6 @@ VERDICTS = ACCEPTED, REJECTED, UNDECIDED = "accepted", "rejected", "undecided"
 MAX_OPERATORS = 100
 OTHER_OPERATORS = "(other types)"
 
-# By what a use was found, the better first: only the best of those that there are counts.
-BY_SCOPE, BY_ID, BY_COMPONENT, BY_NETWORK = range(4)
-_WAYS = 4
-
 Waiting: TypeAlias = "OrderedDict[str, Quantities]"
 # By operator and verdict: how many modifications, and what they used.
 Sums: TypeAlias = "dict[tuple[str, str], Sum]"
@@ -30,12 +26,12 @@ Sums: TypeAlias = "dict[tuple[str, str], Sum]"
 # So many modifications are remembered that named the same component or network.
 MAX_CLAIMS = 8
 
-# Which modification named a component or a network, when it was told (UTC microseconds), and as what it named it.
-Claim: TypeAlias = "tuple[str, int, int]"
+# Which modification named a component or a network, and when it was told (UTC microseconds).
+Claim: TypeAlias = "tuple[str, int]"
 
 
 class Known:
-    """One modification: its operator, its verdict, and what it used by the ways in which that was found.
+    """One modification: its operator, its verdict, and what it used.
 
     Attributes:
         names: the component and the network that it named last.
@@ -46,7 +42,7 @@ class Known:
     def __init__(self, operator: str, verdict: str) -> None:
         self.operator, self.verdict = operator, verdict
         self.names: tuple[str, ...] = ()
-        self.used: dict[int, Quantities] | None = None
+        self.used: Quantities | None = None
 
     @property
     def key(self) -> tuple[str, str]:
@@ -55,7 +51,7 @@ class Known:
 
     def state(self) -> list[Any]:
         """Return all of it as JSON, for ``restored``."""
-        used = [[way, found.state()] for way, found in (self.used or {}).items()]
+        used = None if self.used is None else self.used.state()
         return [self.operator, self.verdict, used, list(self.names)]
 
     @classmethod
@@ -67,7 +63,7 @@ class Known:
         """
         operator, verdict, used, names = state
         known = cls(stored_text(operator), _stored_verdict(verdict))
-        known.used = {_stored_way(way): Quantities.restored(found) for way, found in used} or None
+        known.used = None if used is None else Quantities.restored(used)
         known.names = tuple(map(stored_text, names))
         return known
 
@@ -114,7 +110,7 @@ class ModificationUse:
                 network = identity
         component = target.component_id
         if component is not None and component in self._known:
-            self._add(self._known[component], BY_ID, used)
+            self._add(self._known[component], used)
             return
         # A component that is a network, and the scope of this network, mean the same.
         name = component
@@ -126,7 +122,7 @@ class ModificationUse:
             # The modification was told at once, and what it used when its window, or a sample, was over.
             claim = next((claim for claim in self._claims[name] if since_us <= claim[1]), None)
             if claim is not None and claim[0] in self._known:
-                self._add(self._known[claim[0]], claim[2], used)
+                self._add(self._known[claim[0]], used)
                 return
         if len(self._waiting) >= self._limit and name not in self._waiting:
             self._hand_over(*self._waiting.popitem(last=False))
@@ -134,7 +130,7 @@ class ModificationUse:
 
     def _use_in_scope(self, identity: str, used: Quantities) -> None:
         if identity in self._known:
-            self._add(self._known[identity], BY_SCOPE, used)
+            self._add(self._known[identity], used)
             return
         if len(self._waiting_scopes) >= self._limit and identity not in self._waiting_scopes:
             self._waiting_scopes.popitem(last=False)
@@ -143,25 +139,16 @@ class ModificationUse:
     def _hand_over(self, name: str, used: Quantities) -> None:
         """Give what waits no longer to the modification that named it last, if there is one."""
         if name in self._claims:
-            identity, _at_us, way = self._claims[name][-1]
+            identity, _at_us = self._claims[name][-1]
             if identity in self._known:
-                self._add(self._known[identity], way, used)
+                self._add(self._known[identity], used)
 
-    def _add(self, known: Known, way: int, used: Quantities) -> None:
-        """Count a use for a modification; a better way to find uses takes the place of a worse one."""
+    def _add(self, known: Known, used: Quantities) -> None:
+        """Count a use for a modification."""
         if known.used is None:
-            known.used = {}
-        best = min(known.used, default=way)
-        own = known.used.get(way)
-        if own is None:
-            own = known.used[way] = Quantities()
-        own.add(used)
-        if way > best:
-            return
-        total = self._sum(known.key).used
-        if way < best:
-            total.take_away(known.used[best])
-        total.add(used)
+            known.used = Quantities()
+        known.used.add(used)
+        self._sum(known.key).used.add(used)
 
     # ------------------------------------------------------------------ what was decided
 
@@ -193,15 +180,15 @@ class ModificationUse:
             known = self._known[identity] = Known(*key)
             self._sum(key).count += 1
             if identity in self._waiting_scopes:
-                self._add(known, BY_SCOPE, self._waiting_scopes.pop(identity))
+                self._add(known, self._waiting_scopes.pop(identity))
             if identity in self._waiting:
-                self._add(known, BY_ID, self._waiting.pop(identity))
+                self._add(known, self._waiting.pop(identity))
         component = _name(modification.get("component_id"))
         if component is not None:
-            self._claim(known, component, (identity, ts, BY_COMPONENT))
+            self._claim(known, component, (identity, ts))
         network = _name(modification.get("target")) or _name(modification.get("network_id"))
         if network is not None and network != component:
-            self._claim(known, network, (identity, ts, BY_NETWORK))
+            self._claim(known, network, (identity, ts))
         known.names = tuple(name for name in (component, network) if name is not None)
 
     def _forget(self, known: Known) -> None:
@@ -209,9 +196,9 @@ class ModificationUse:
         for name in known.names:
             if name not in self._waiting or name not in self._claims:
                 continue
-            identity, _at_us, way = self._claims[name][-1]
+            identity, _at_us = self._claims[name][-1]
             if identity not in self._known:
-                self._add(known, way, self._waiting.pop(name))
+                self._add(known, self._waiting.pop(name))
 
     def _key(self, modification: Mapping[str, Any]) -> tuple[str, str]:
         operator = modification.get("type")
@@ -229,7 +216,7 @@ class ModificationUse:
     def _claim(self, known: Known, name: str, claim: Claim) -> None:
         """Let a modification have what waits under a name that others may give too."""
         if name in self._waiting:
-            self._add(known, claim[2], self._waiting.pop(name))
+            self._add(known, self._waiting.pop(name))
         claims = self._claims[name]
         claims.append(claim)
         del claims[:-MAX_CLAIMS]
@@ -241,10 +228,9 @@ class ModificationUse:
         before, after = self._sum(known.key), self._sum(key)
         before.count -= 1
         after.count += 1
-        if known.used:
-            used = known.used[min(known.used)]
-            before.used.take_away(used)
-            after.used.add(used)
+        if known.used is not None:
+            before.used.take_away(known.used)
+            after.used.add(known.used)
         known.operator, known.verdict = key
 
     def _sum(self, key: tuple[str, str]) -> Sum:
@@ -268,9 +254,8 @@ class ModificationUse:
         for name, used in self._waiting.items():
             if name not in claims:
                 continue
-            identity, _at_us, way = claims[name][-1]
-            known = known_by_id.get(identity)
-            if known is not None and way <= min(known.used or (_WAYS,)):
+            known = known_by_id.get(claims[name][-1][0])
+            if known is not None:
                 sums[known.key].used.add(used)
         return sums
 
@@ -323,16 +308,10 @@ def _claims_state(claims: list[Claim]) -> list[Any]:
 
 
 def _stored_claims(state: Any) -> list[Claim]:
-    claims = [(stored_text(identity), stored_step(at_us), _stored_way(way)) for identity, at_us, way in state]
+    claims = [(stored_text(identity), stored_step(at_us)) for identity, at_us in state]
     if not claims:
         raise ValueError("expected a modification that named it")
     return claims
-
-
-def _stored_way(value: Any) -> int:
-    if type(value) is int and 0 <= value < _WAYS:
-        return value
-    raise ValueError(f"expected the number of a way to find a use, found {value!r:.80}")
 
 
 def _stored_verdict(value: Any) -> str:

@@ -12,18 +12,24 @@ UNKNOWN_GPUS = "(unknown)"
 
 
 def resources(
-    processes: Quantities, parts: Quantities, reported: Quantities, core_watts: float, peak_memory_mb: float
+    processes: Quantities,
+    parts: Quantities,
+    stated: Quantities,
+    reported: Quantities,
+    core_watts: float,
+    peak_memory_mb: float,
 ) -> dict[str, Any]:
     """Return what was used in all, by the processes, and by nothing that is known.
 
     Args:
         processes: what samples and counters tell of the processes.
-        parts: the sum of what was measured, logged and reported.
-        reported: what ``log_resource_cost`` reported, a part of *parts*.
+        parts: the sum of what components measured and logged, and of what was reported of single scopes.
+        stated: what was reported of the run as a whole, which may speak of the same.
+        reported: all that ``log_resource_cost`` reported.
         core_watts: estimated power of a busy core.
         peak_memory_mb: the most memory of a process.
     """
-    total = larger_of(processes, parts)
+    total = larger_of(larger_of(processes, stated), parts)
     whole, known = total.as_dict(core_watts), parts.as_dict(core_watts)
     told: dict[str, Any] = {
         "total": {"samples": total.samples, **whole},
@@ -41,10 +47,10 @@ def resources(
     return told
 
 
-def costs(processes: Quantities, parts: Quantities, prices: Prices) -> dict[str, Any]:
+def costs(processes: Quantities, parts: Quantities, stated: Quantities, prices: Prices) -> dict[str, Any]:
     """Return what the run cost by kind, its energy, and what has no price; None in EUR where no rate is set."""
     prices.learn(processes)
-    total = larger_of(processes, parts)
+    total = larger_of(larger_of(processes, stated), parts)
     energy_kwh = total.energy_kwh(prices.core_watts)
     grams = prices.rates.get("co2_g_per_kwh")
     by_kind = _by_kind(total, parts, prices) if prices else {}

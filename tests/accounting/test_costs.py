@@ -120,8 +120,8 @@ def test_a_file_belongs_to_its_scope() -> None:
     assert (known["eur"], known["scopes"]) == (1.0, {"builder:1": 1.0})
 
 
-def test_reports_of_consumed_resources_are_a_part_of_their_own() -> None:
-    """They are no component; where the processes used more, they are part of that, else they are all there is."""
+def test_reports_of_the_whole_run_speak_of_what_was_measured_too() -> None:
+    """They are no component and come on top of nothing: the total is the larger one."""
     report: Record = ("resource_cost", {"cpu_hours": 3.0, "mem_gb": 2.0, "io_bytes": 2**30}, (), at(0))
     prices = rates(core_hour_eur=0.1, gb_hour_eur=0.01, io_gb_eur=0.5)
     alone = costs(prices, report)
@@ -131,7 +131,19 @@ def test_reports_of_consumed_resources_are_a_part_of_their_own() -> None:
     assert costs(prices, report, busy)["parts"]["cpu"] == pytest.approx(1.0, rel=APPROX)
     known = told(prices, report, busy).as_dict()
     assert known["reported"]["core_hours"] == 3.0
-    assert known["unattributed"]["core_hours"] == pytest.approx(7, rel=APPROX)
+    assert known["unattributed"]["core_hours"] == pytest.approx(10, rel=APPROX)
+
+
+def test_a_report_of_a_scope_is_a_part() -> None:
+    """It is that scope's, and comes on top of what components used."""
+    scope = (("builder", "1"),)
+    report: Record = ("resource_cost", {"cpu_hours": 3.0}, scope, at(0))
+    known = told(
+        rates(core_hour_eur=0.1), report, window(0, 3_600, use("t", 3_600.0, 3_600.0), cpu_s=3_600.0)
+    )
+    assert known.as_dict()["scopes"]["builder:1"]["core_hours"] == pytest.approx(3, rel=APPROX)
+    assert known.as_dict()["total"]["core_hours"] == pytest.approx(4, rel=APPROX)
+    assert known.as_dict()["unattributed"]["core_hours"] == pytest.approx(0, abs=1e-9)
 
 
 def test_reports_are_summed_and_what_is_no_amount_left_out() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from itertools import permutations
 from typing import Any
@@ -105,21 +106,23 @@ def test_without_its_scope_a_use_is_found_by_component_or_network(
     assert eur(found) == pytest.approx({"accepted": 4, "rejected": 0, "undecided": 0}, rel=APPROX)
 
 
-def test_only_the_best_way_to_find_a_use_counts() -> None:
-    """Where there is a scope of the modification, what its component did outside of it is not its own."""
+def test_all_ways_to_find_a_use_count() -> None:
+    """Its scope, a component of its name, the component and the network that it names: each use once."""
     records = [
         spent(0, 1.0, "t", ("modification", "m")), spent(1, 10.0, "m"), spent(2, 100.0, "tasker#3"),
         spent(3, 1_000.0, "n5"), tree(9, modification("m", component_id="tasker#3", target="n5")),
     ]  # fmt: skip
-    for number, best in enumerate([1.0, 10.0, 100.0, 1_000.0]):
-        left = records[number:]
-        for stream in (
-            left,
-            left[::-1],
-            [*left[1:], left[0]],
-            [*left, spent(20, 5_000.0, "n5")][: 99 if number < 3 else -1],
-        ):
-            assert eur(costs(*stream))["accepted"] == pytest.approx(best, rel=APPROX)
+    for order in itertools.permutations(records):
+        assert eur(costs(*order))["accepted"] == pytest.approx(1_111, rel=APPROX)
+
+
+def test_a_use_in_the_scope_of_one_modification_is_not_anothers() -> None:
+    """Although the component bears the other's name."""
+    found = costs(
+        spent(0, 1.0, "m2", ("modification", "m1")), spent(1, 10.0, "m2"),
+        tree(2, modification("m1", True), modification("m2", False)),
+    )  # fmt: skip
+    assert eur(found) == pytest.approx({"accepted": 1, "rejected": 10, "undecided": 0}, rel=APPROX)
 
 
 def test_each_use_counts_for_one_modification_although_they_share_a_component() -> None:

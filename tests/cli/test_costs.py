@@ -228,7 +228,8 @@ def test_what_a_later_attempt_used_is_added() -> None:
     with ExperimentTracker(
         "Search", resume="searched", settings={"mode": "offline", "rates": {"core_hour_eur": 1.0}}
     ) as tracker:
-        tracker.log_resource_cost(cpu_hours=1.0)
+        with tracker.builder_scope("42"):
+            tracker.log_resource_cost(cpu_hours=1.0)
     assert rows(costs(run))[0] == "searched: 16.00 EUR, 2 attempts"
 
 

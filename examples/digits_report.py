@@ -41,11 +41,12 @@ def _cost(summary: dict[str, Any]) -> list[str]:
     ]
     if costs["eur"] is None:
         return [*lines, "Cost       unknown: no prices are set"]
-    lines.append(f"Cost       {costs['eur']:.3g} EUR")
+    kinds = ", ".join(f"{kind} {eur:.3g}" for kind, eur in costs["parts"].items() if eur)
+    lines.append(f"Cost       {costs['eur']:.3g} EUR: {kinds}")
     verdicts = costs["modifications"]
     for verdict in ("accepted", "rejected"):
         count, eur = verdicts[verdict]["count"], verdicts[verdict]["eur"]
-        lines.append(f"           {eur:.3g} EUR for {count} {verdict} modifications")
+        lines.append(f"           {eur:.3g} EUR for trying {count} {verdict} modifications")
     if verdicts["per_accepted_eur"] is not None:
         lines.append(
             f"           {verdicts['per_accepted_eur']:.3g} EUR for each that was accepted, all tries counted"

@@ -225,11 +225,12 @@ def test_what_components_measured_stands_in_their_tables() -> None:
 def test_what_a_later_attempt_used_is_added() -> None:
     """Also where the run had no prices at first; the newest ones count for all of it."""
     run = search()
-    with ExperimentTracker(
-        "Search", resume="searched", settings={"mode": "offline", "rates": {"core_hour_eur": 1.0}}
-    ) as tracker:
-        with tracker.builder_scope("42"):
-            tracker.log_resource_cost(cpu_hours=1.0)
+    settings = {"mode": "offline", "rates": {"core_hour_eur": 1.0}}
+    with (
+        ExperimentTracker("Search", resume="searched", settings=settings) as tracker,
+        tracker.builder_scope("42"),
+    ):
+        tracker.log_resource_cost(cpu_hours=1.0)
     assert rows(costs(run))[0] == "searched: 16.00 EUR, 2 attempts"
 
 

@@ -718,8 +718,11 @@ class ExperimentTracker:
             component_type: for instance ``"tasker"``.
             detail: read memory and IO of the process at every use, which takes about 0.1 ms.
         """
-        known = self._meter.known(component_id, component_type, detail)
-        return known if known is not None else self._new_measure(component_id, component_type, detail)
+        try:
+            return self._meter.measures[component_id, component_type, detail]
+        except (KeyError, TypeError):
+            # New, or something that cannot be a key.
+            return self._new_measure(component_id, component_type, detail)
 
     def log_resource(
         self,

@@ -84,10 +84,12 @@ class _Thread:
 class Measure:
     """One component, measured for as long as a with-block lasts; any number of threads may be in it."""
 
-    __slots__ = ("_meter", "component_id", "component_type", "detail")
+    __slots__ = ("_meter", "component_id", "component_type", "detail", "row")
 
     def __init__(self, meter: Meter, component_id: str, component_type: str | None, detail: bool) -> None:
         self._meter = meter
+        # The row it was entered with last: mostly the next one's too.
+        self.row: Row | None = None
         self.component_id = component_id
         self.component_type = component_type
         self.detail = detail
@@ -114,9 +116,9 @@ class Measure:
                 thread.read_details(wall_ns)
                 thread.detailed += self.detail
             thread.wall_ns, thread.cpu_ns = wall_ns, cpu_ns
-            row = meter.rows.get((self, scope))
-            if row is None:
-                row = meter.rows[self, scope] = Row(self, scope)
+            row = self.row
+            if row is None or row.scope is not scope:
+                row = self.row = meter.row_of(self, scope)
             row.count += 1
             stack.append(row)
         finally:
@@ -127,16 +129,19 @@ class Measure:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         meter = self._meter
-        thread = getattr(meter.local, "thread", None)
-        if thread is None or not thread.stack:
+        try:
+            thread: _Thread = meter.local.thread
+        except AttributeError:
             # Entered in another thread, or before a fork: the use goes on there.
+            return
+        stack = thread.stack
+        if not stack:
             return
         lock = meter.lock
         lock.acquire()
         try:
             # The other way round than above, so that no use has more CPU time than wall time.
             cpu_ns, wall_ns = thread_time_ns(), perf_counter_ns()
-            stack = thread.stack
             top = stack[-1]
             top.wall_ns += wall_ns - thread.wall_ns
             top.cpu_ns += cpu_ns - thread.cpu_ns
@@ -149,10 +154,9 @@ class Measure:
                 _remove_last(stack, self)
             if self.detail:
                 thread.detailed = sum(row.measure.detail for row in stack)
-            due = wall_ns - meter.flushed_ns > FLUSH_EVERY_NS or len(meter.rows) > MAX_ROWS
         finally:
             lock.release()
-        if due:
+        if wall_ns > meter.due_ns:
             meter.flush()
 
 
@@ -169,8 +173,9 @@ class Meter:
         left_open: uses whose thread ended inside them.
         lock: held while rows change.
         rows: what was used since the last record.
+        measures: what was made for the arguments of a call, exactly as they were given.
         local: holds what is remembered of the present thread.
-        flushed_ns: when the last record was made.
+        due_ns: when the next record is due, by the clock of wall time.
     """
 
     def __init__(self, key: int, writer: Callable[[], str], record: Record) -> None:
@@ -179,7 +184,7 @@ class Meter:
         self.key = key
         self._writer = writer
         self._record = record
-        self._measures: dict[tuple[Any, ...], Measure] = {}
+        self.measures: dict[tuple[Any, ...], Measure] = {}
         self._begin()
 
     def _begin(self) -> None:
@@ -189,19 +194,13 @@ class Meter:
         self._threads: list[_Thread] = []
         self.rows: dict[tuple[Measure, ScopePairs], Row] = {}
         self._began_cpu_ns = process_time_ns()
-        self._window_us, self.flushed_ns = now_us(), perf_counter_ns()
+        self._window_us, self.due_ns = now_us(), perf_counter_ns() + FLUSH_EVERY_NS
 
     def forget(self) -> None:
         """Begin anew in a forked child: what runs in the parent is measured there."""
+        for row in self.rows.values():
+            row.measure.row = None
         self._begin()
-
-    def known(self, component_id: Any, component_type: Any, detail: bool) -> Measure | None:
-        """Return what was made before for these arguments, exactly as they were given; None if nothing was."""
-        try:
-            return self._measures.get((component_id, component_type, detail))
-        except TypeError:
-            # An argument that cannot be a key; what it stands for is not remembered.
-            return None
 
     def make(
         self, given: tuple[Any, ...], component_id: str, component_type: str | None, detail: bool
@@ -209,16 +208,25 @@ class Meter:
         """Return the measure of a component, and remember it for the arguments that were *given*."""
         measure = Measure(self, component_id, component_type, detail)
         if all(isinstance(argument, (str, bool, type(None))) for argument in given):
-            if len(self._measures) >= MAX_KNOWN:
-                self._measures.clear()
-            measure = self._measures.setdefault(given, measure)
+            if len(self.measures) >= MAX_KNOWN:
+                self.measures.clear()
+            measure = self.measures.setdefault(given, measure)
         return measure
+
+    def row_of(self, measure: Measure, scope: ScopePairs) -> Row:
+        """Return the row of a component in a scope; the caller holds the lock."""
+        row = self.rows.get((measure, scope))
+        if row is None:
+            row = self.rows[measure, scope] = Row(measure, scope)
+            if len(self.rows) > MAX_ROWS:
+                self.due_ns = 0
+        return row
 
     # ------------------------------------------------------------------ records
 
     def flush_if_due(self) -> None:
         """Record what was measured, if a second has passed since the last record."""
-        if self.rows and perf_counter_ns() - self.flushed_ns > FLUSH_EVERY_NS:
+        if self.rows and perf_counter_ns() > self.due_ns:
             self.flush()
 
     def flush(self, *, last: bool = False) -> None:
@@ -250,11 +258,14 @@ class Meter:
     def _take_rows(self) -> list[dict[str, Any]]:
         """Return the rows that have something, charged up to now, and forget those that nobody is in."""
         now_ns = perf_counter_ns()
-        self.flushed_ns = now_ns
+        self.due_ns = now_ns + FLUSH_EVERY_NS
         running = {id(row) for row in self._charge_running(now_ns)}
         taken = [row for row in self.rows.values() if row.count or row.wall_ns >= NS_PER_US]
         uses = [row.take() for row in taken]
-        self.rows = {key: row for key, row in self.rows.items() if id(row) in running}
+        for key, row in list(self.rows.items()):
+            if id(row) not in running:
+                del self.rows[key]
+                row.measure.row = None
         return uses
 
     def _charge_running(self, now_ns: int) -> Iterator[Row]:

@@ -57,7 +57,7 @@ class Measured:
 
     def component(self, name: str, kind: str | None = None, detail: bool = False) -> Measure:
         """Return the measure of a component."""
-        known = self.meter.known(name, kind, detail)
+        known = self.meter.measures.get((name, kind, detail))
         return known or self.meter.make((name, kind, detail), name, kind, detail)
 
     def rows(self) -> dict[tuple[str, str], dict[str, Any]]:
@@ -311,7 +311,7 @@ def test_a_forked_child_measures_for_itself() -> None:
         pid = os.fork()
         if pid == 0:
             measured.meter.forget()
-            with measured.component("child's"):
+            with measured.component("child's"), measured.component("parent's"):
                 sum(range(1_000))
             measured.meter.flush()
             os.write(writing, repr([use["component_id"] for use in measured.records[-1]["uses"]]).encode())

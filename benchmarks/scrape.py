@@ -152,10 +152,8 @@ class RunOfManyComponents:
         self.view = LiveView("3f0c", self._outside)
 
     def _outside(self) -> Outside:
-        totals = self._accounts.totals(50)
-        return Outside(
-            totals["resources"] | {"components": self._accounts.first_components()}, totals["costs"]
-        )
+        live = self._accounts.live()
+        return Outside(live["resources"], live["costs"])
 
     def grow(self, number: int) -> Iterator[int]:
         """Take in so many components; yield how many there are after a tenth, a half, and all of them."""

@@ -228,6 +228,16 @@ class Accounts:
         scopes = {path: prices.eur(used) for path, used in self._scopes.kept(KEPT_SCOPES)} if prices else {}
         return costs | {"scopes": scopes}
 
+    def live(self) -> dict[str, Any]:
+        """Return ``totals_only`` with the first components and the types that cost most: what is shown all the time.
+
+        The time that it takes hardly grows with the number of components.
+        """
+        told, watts = self.totals_only(), self._prices.core_watts
+        types = {name: used.shown(watts) for name, used in self._largest(self._types, KEPT_COMPONENTS)}
+        tables = {"components": self.first_components(), "types": types}
+        return {"resources": told["resources"] | tables, "costs": told["costs"]}
+
     def first_components(self, most: int = KEPT_COMPONENTS) -> dict[str, dict[str, Any]]:
         """Return the first components in the order of their appearance, as ``as_dict`` tells them.
 

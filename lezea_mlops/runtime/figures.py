@@ -166,12 +166,14 @@ class RunFigures:
 
         ``partial`` tells that a table had to let keys go, a value was cut, or events were not observed.
         """
+        return self._with_accounts({"resources": self.accounts.as_dict(), "costs": self.accounts.costs()})
+
+    def _with_accounts(self, accounts: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
         tables = {
             "modifications": self._modifications.as_dict(),
             "population": self._population.as_dict(),
             "data": self._data.as_dict(),
-            "resources": self.accounts.as_dict(),
-            "costs": self.accounts.costs(),
+            **accounts,
         }
         partial = [table.pop("partial") for table in tables.values()]
         return {
@@ -187,7 +189,8 @@ class RunFigures:
 
     def summary(self) -> dict[str, Any]:
         """Return the figures that fit on a page: last values, totals, the best individual."""
-        everything = self.as_dict()
+        # Without the tables by component, which may have thousands of rows.
+        everything = self._with_accounts(self.accounts.totals_only())
         metrics = everything["metrics"]
         return {
             "events": everything["events"],

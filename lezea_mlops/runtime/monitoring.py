@@ -31,9 +31,6 @@ LOOK_EVERY_S = 1.0
 # So much of a journal is taken before somebody else may look at the figures.
 TURN_BYTES = 1024 * 1024
 
-# Of tables that have a row for each of many, a scrape is shown so many.
-SHOWN_ROWS = 50
-
 Fields = Mapping[str, Any]
 
 
@@ -237,10 +234,8 @@ class Monitoring:
         with self._lock:
             now_s = time.monotonic()
             if self._shown is None or now_s - self._shown_s > LOOK_EVERY_S:
-                totals = self._accounts.totals(SHOWN_ROWS)
-                # Those that came first stay the same for the whole run, as series have to.
-                resources = totals["resources"] | {"components": self._accounts.first_components()}
-                self._shown = Outside(resources, totals["costs"], health, self._budgets.as_dict())
+                live = self._accounts.live()
+                self._shown = Outside(live["resources"], live["costs"], health, self._budgets.as_dict())
                 self._shown_s = now_s
             return replace(self._shown, sinks=health)
 

@@ -19,7 +19,7 @@ from lezea_mlops.config import Settings
 from lezea_mlops.config.settings import NO_PORT
 from lezea_mlops.errors import JournalError
 from lezea_mlops.events import BudgetReached, Envelope, ResourceLogged, ResourceTotals, RunFinished
-from lezea_mlops.journal import MAIN_WRITER, JournalReader, RunFolder
+from lezea_mlops.journal import COURIER_WRITER, MAIN_WRITER, JournalReader, RunFolder
 from lezea_mlops.runtime.exposing import Exposing
 
 if TYPE_CHECKING:
@@ -121,7 +121,7 @@ class Monitoring:
 
     def forget(self) -> None:
         """Leave thread, sampler and server to the parent, in a forked child."""
-        self._stopping.set()
+        # No lock is taken here: the thread that held it does not exist in the child.
         self._exposing.forget()
 
     def usage(self) -> dict[str, Any]:
@@ -129,10 +129,16 @@ class Monitoring:
         self._read_on()
         return self._usage_now()
 
-    def finish(self) -> dict[str, Any]:
-        """Take a last sample, journal the totals of the attempt, once, and return them without the long tables."""
+    def finish(self) -> dict[str, Any] | None:
+        """Take a last sample, journal the totals of the attempt, once, and return them without the long tables.
+
+        Returns:
+            None where another process speaks for the run, and adds it up.
+        """
         with self._reading, self._lock:
-            if not self._finished and self._surroundings.leads():
+            if not self._surroundings.leads():
+                return None
+            if not self._finished:
                 self._sample()
                 self._read_on()
                 self._surroundings.write(ResourceTotals.type, self._accounts.totals())
@@ -215,12 +221,14 @@ class Monitoring:
         self._exposing.observe(record)
         return (
             record.type == RunFinished.type
-            and record.wid == MAIN_WRITER
+            and record.wid in (MAIN_WRITER, COURIER_WRITER)
             and record.att == self._watched.attempt
         )
 
     def _check_budgets(self) -> None:
         with self._lock:
+            if not self._budgets.as_dict():
+                return
             due = self._budgets.reached(self._accounts.costs_only())
         for fields in due:
             self._surroundings.write(BudgetReached.type, fields)
@@ -254,6 +262,6 @@ def _next_turn(records: Iterator[Envelope]) -> list[Envelope]:
             size_bytes += record.size_bytes
             if size_bytes >= TURN_BYTES:
                 break
-    except JournalError as error:
+    except (JournalError, OSError) as error:
         log.debug("the live picture cannot read on: %s", error)
     return turn

@@ -20,7 +20,8 @@ from pymongo.database import Database
 
 from lezea_mlops.evolution import MongoQueries
 from lezea_mlops.sinks.mongodb.delivery import INDEXES
-from lezea_mlops.sinks.mongodb.documents import COLLECTION_OF_TYPE, COLLECTIONS, OF_THE_RUN
+from lezea_mlops.sinks.mongodb.documents import COLLECTION_OF_TYPE, COLLECTIONS
+from lezea_mlops.sinks.mongodb.experiment import TYPES_OF_THE_RUN
 from tests.conftest import ROOT
 
 PAGE = (ROOT / "docs" / "mongodb.md").read_text()
@@ -161,4 +162,4 @@ def test_the_collections_of_the_page_are_those_that_are_filled() -> None:
         if name not in ("experiments", "modifications")
     }
     assert found == COLLECTION_OF_TYPE
-    assert set(told["experiments"]) == OF_THE_RUN | {"conclusion", "resource_cost", "business"}
+    assert set(told["experiments"]) == TYPES_OF_THE_RUN

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from lezea_mlops.capture.asking import Asker, Pace, Question, Turn
+from tests.capture.hanging import Hanging
 
 HEAT = Question("device", "device 0", "heat")
 LIGHT = Question("device", "device 0", "light")
@@ -16,34 +17,17 @@ SOUND = Question("device", "device 0", "sound")
 TIME = Question("clock", "the clock", "time")
 
 
-class Deaf:
+class Deaf(Hanging):
     """Questions that get no answer until they are let go."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.asked = 0
-        self._hangs = threading.Event()
-        self._let_go = threading.Event()
 
     def __call__(self) -> str:
         self.asked += 1
-        self._hangs.set()
-        self._let_go.wait()
+        self.hang()
         return "late"
-
-    def patience(self, finished: threading.Event, _seconds: float) -> bool:
-        """Wait for the end of a round, and lose patience as soon as a question hangs."""
-        while not finished.wait(0.001):
-            if self._hangs.is_set():
-                self._hangs.clear()
-                return False
-        return True
-
-    def let_go(self) -> None:
-        """Answer, and wait until all who were left behind have taken note."""
-        self._let_go.set()
-        for thread in threading.enumerate():
-            if thread.name == "lezea-sample":
-                thread.join()
 
 
 @pytest.fixture

@@ -17,13 +17,14 @@ import pytest
 from lezea_mlops.capture.asking import Asker
 from lezea_mlops.capture.gpu_usage import GpuUsage
 from lezea_mlops.capture.usage import UsageSampler
+from tests.capture.hanging import Hanging
 
 GIB = 2**30
 OURS, OTHER = 4_711, 99
 UNKNOWN_UINT, UNKNOWN_ULONGLONG = 2**32 - 1, 2**64 - 1
 
 
-class Driver:
+class Driver(Hanging):
     """Stands in for the driver of a machine with two GPUs, for hardware cannot be broken by a test.
 
     It has the functions of ``pynvml`` that are called and that module's own constants and errors.
@@ -36,11 +37,11 @@ class Driver:
     """
 
     def __init__(self) -> None:
+        super().__init__()
         self.failing: dict[str, Exception | None] = {}
         self.calls: list[str] = []
         self.hung = 0
         self.gpus = [self.gpu(0), self.gpu(1)]
-        self._hangs, self._let_go = threading.Event(), threading.Event()
 
     @staticmethod
     def gpu(index: int) -> dict[str, Any]:
@@ -64,8 +65,7 @@ class Driver:
             if (error := self.failing[name]) is not None:
                 raise error
             self.hung += 1
-            self._hangs.set()
-            self._let_go.wait()
+            self.hang()
         match name.removeprefix("nvmlDeviceGet"), *arguments:
             case "nvmlInit" | "nvmlShutdown", *_:
                 return None
@@ -84,21 +84,10 @@ class Driver:
                     raise gpu[what]
                 return gpu[what]
 
-    def patience(self, finished: threading.Event, _seconds: float) -> bool:
-        """Wait for the end of a round, and lose patience as soon as the driver hangs."""
-        while not finished.wait(0.001):
-            if self._hangs.is_set():
-                self._hangs.clear()
-                return False
-        return True
-
     def let_go(self) -> None:
-        """Answer what hangs, and wait until who was left behind has taken note."""
+        """Answer what hangs, and fail no more."""
         self.failing.clear()
-        self._let_go.set()
-        for thread in threading.enumerate():
-            if thread.name == "lezea-sample":
-                thread.join()
+        super().let_go()
 
 
 @pytest.fixture

@@ -8,11 +8,17 @@ what those that were seen used after their last reading.
 A debt is kept for two readings of the heir and then forgotten: a process leaves the table after its parent has its use,
 so the second reading has it for certain; where the system gave the use to nobody, as with ignored SIGCHLD, later growth
 is real.
+
+Some processes do not count. What such a one has used after its last reading comes to its heir like news of any other
+child, and nobody can tell the two apart; so its debt includes the most that it may have used meanwhile. The sums are
+never ahead of the truth by it. They may stay behind by what others have used that were never seen, and ended in the
+same moments.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Hashable, Mapping
+from types import MappingProxyType
 from typing import NamedTuple
 
 
@@ -36,6 +42,7 @@ class Reading(NamedTuple):
 
 
 NOTHING: tuple[float, ...] = (0.0,) * 5
+ALL_SEEN: Mapping[Hashable, float] = MappingProxyType({})
 
 
 class Member:
@@ -127,19 +134,38 @@ class ProcessTree:
         above = self._members.get(parent, self._members[self.root])
         self._members[process] = Member(above, counted and above.counted, before)
 
+    def exclude(self, process: Hashable) -> None:
+        """Count the use of *process* no more, nor that of its descendants; what was counted stays."""
+        self._members[process].counted = False
+        for member in self._members.values():
+            if member.parent is not None and not member.parent.counted:
+                member.counted = False
+
     def keep_only(self, found: Collection[Hashable]) -> None:
         """Note which of the known were *found* below the root; another one that lives has left, and has no heir."""
         for process, member in self._members.items():
             if process != self.root and process not in found:
                 member.parent = None
 
-    def settle(self, readings: Mapping[Hashable, Reading | None], gone: Collection[Hashable]) -> None:
-        """Take new readings of all members, None where there is none now, and who of them has ended."""
+    def settle(
+        self,
+        readings: Mapping[Hashable, Reading | None],
+        gone: Collection[Hashable],
+        unseen_cpu_s: Mapping[Hashable, float] = ALL_SEEN,
+    ) -> None:
+        """Take new readings of all members.
+
+        Args:
+            readings: None where there is none now.
+            gone: who of them has ended.
+            unseen_cpu_s: of those that have ended and do not count, the most that each may have used since it was read.
+        """
         for process in gone:
             member = self._members.pop(process)
             member.gone = True
             if (heir := member.heir()) is not None:
                 cpu_s, *transfers = member.legacy()
+                cpu_s += 0.0 if member.counted else unseen_cpu_s.get(process, 0.0)
                 heir.owe((cpu_s, *transfers) if self._transfers_move else (cpu_s, *NOTHING[1:]))
         for process, member in self._members.items():
             reading = readings.get(process)

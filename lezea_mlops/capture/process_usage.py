@@ -1,10 +1,15 @@
 """What the sampled process and its children use, through psutil.
 
 Memory is what is resident; pages that children share with their parent count for each of them.
+
+Couriers of this library are children of the process that they serve, and no use of what is trained there. A sampler
+knows its own one by its pid; those of other runs in the same process it knows by their command line. One that begins
+and ends between two searches is seen by nobody; its use counts as that of any child.
 """
 
 from __future__ import annotations
 
+import math
 import sys
 import time
 from collections.abc import Callable, Collection, Hashable
@@ -13,6 +18,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from lezea_mlops.capture.asking import Pace, Question, Turn, every_failure, known
+from lezea_mlops.capture.couriers import is_command_of_courier
 from lezea_mlops.capture.process_tree import ProcessTree, Reading
 
 if TYPE_CHECKING:
@@ -22,6 +28,9 @@ if TYPE_CHECKING:
 # processes, 50 ms where there are thousands. To read one child takes 60 µs. Each of the two is done as often as this
 # share of a processor allows; what a child has used that nobody saw comes through its parent when it ends.
 SHARE_OF_A_CORE = 0.0004
+
+# Until it starts its own program a child has the command line of its parent. No child takes so long for that.
+ENOUGH_TO_BE_ITSELF_S = 0.1
 
 NEW = Reading(0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
 UNKNOWN = Reading()
@@ -38,12 +47,14 @@ class ChildLook:
     Attributes:
         is_zombie: it has ended, and waits for its parent to take note.
         has_ended: it has ended, and its parent knows.
+        is_courier: its command line is that of a courier, as far as that was asked for.
     """
 
     reading: Reading = UNKNOWN
     memory_bytes: int | None = None
     is_zombie: bool = False
     has_ended: bool = False
+    is_courier: bool = False
 
 
 @dataclass
@@ -54,6 +65,7 @@ class Kin:
         found: those below the process, parents before their children; None where nobody searched.
         living: what each tells; None where that failed.
         gone: those that have ended.
+        began_s: when the look began.
         search_s: processor time of the search.
         reading_s: processor time of the reading.
     """
@@ -61,6 +73,7 @@ class Kin:
     found: Found | None = None
     living: dict[psutil.Process, ChildLook | None] = field(default_factory=dict)
     gone: list[psutil.Process] = field(default_factory=list)
+    began_s: float = 0.0
     search_s: float = 0.0
     reading_s: float = 0.0
 
@@ -87,7 +100,7 @@ class ProcessUsage:
 
     Args:
         pid: the process.
-        excluded: children of it that do not count, with all that they start.
+        excluded: children of it that do not count, with all that they start; couriers never do.
         clock: a monotonic one, in seconds.
 
     Attributes:
@@ -108,6 +121,9 @@ class ProcessUsage:
         self._reading = Pace(SHARE_OF_A_CORE)
         # Whether those children are in the tree that lived when it began.
         self._has_begun_with_kin = False
+        # Children that may still become another program; those that do not count, and when each was last seen alive.
+        self._undecided: set[psutil.Process] = set()
+        self._excluded_since_s: dict[psutil.Process, float] = {}
         self._children, self._children_memory_bytes = 0, 0
         self._pids = frozenset({pid})
         self._own_rate, self._children_rate, self._operations = Growth(), Growth(), Growth()
@@ -135,7 +151,8 @@ class ProcessUsage:
         kin = self._look_at_kin(turn, process)
         pids = self._pids
         if kin is not None:
-            pids = frozenset({self._pid, *(child.pid for child in kin.living)}) - self._excluded_pids
+            counted = (child.pid for child, seen in kin.living.items() if self._counts(child, seen))
+            pids = frozenset({self._pid, *counted}) - self._excluded_pids
         return ProcessLook(
             self._clock(),
             _reading(times, transfers),
@@ -205,7 +222,7 @@ class ProcessUsage:
         now_s = self._clock()
         if not self._reading.is_due(now_s):
             return None
-        kin = Kin()
+        kin = Kin(began_s=now_s)
         if self._search.is_due(now_s):
             searched = turn.ask(self._question("list of children"), lambda: self._find(process), _judge)
             if searched is not None:
@@ -214,7 +231,8 @@ class ProcessUsage:
         unknown = [child for child, _ in kin.found or () if not self._knows(child)]
         for child in [*(self._tree.children if self._tree else ()), *unknown]:
             question = Question("process", f"child process {child.pid}", "use")
-            seen = turn.ask(question, partial(read_child, child), _judge)
+            decided = self._knows(child) and child not in self._undecided
+            seen = turn.ask(question, partial(read_child, child, identify=not decided), _judge)
             if seen is not None and seen.has_ended:
                 kin.gone.append(child)
             else:
@@ -242,6 +260,11 @@ class ProcessUsage:
     def _knows(self, child: psutil.Process) -> bool:
         return self._tree is not None and self._tree.knows(child)
 
+    def _counts(self, child: psutil.Process, seen: ChildLook | None) -> bool:
+        if seen is not None and seen.is_courier:
+            return False
+        return self._tree is None or not self._tree.knows(child) or self._tree.counts(child)
+
     def _settle_kin(self, tree: ProcessTree, look: ProcessLook, kin: Kin) -> None:
         now_s = look.at_s
         if kin.found is not None:
@@ -253,12 +276,14 @@ class ProcessUsage:
                     # Who was not there before has begun since, and all of its use counts.
                     before = NEW if self._has_begun_with_kin else reading
                     tree.add(child, parent, counted=child not in self._excluded, before=before)
+                    self._undecided.add(child)
+        unseen_cpu_s = self._settle_couriers(tree, look, kin)
         self._reading.took(kin.reading_s, now_s)
         readings: dict[Hashable, Reading | None] = {
             child: None if seen is None else seen.reading for child, seen in kin.living.items()
         }
         gone = [child for child in kin.gone if tree.knows(child)]
-        tree.settle(readings | {tree.root: look.reading}, gone)
+        tree.settle(readings | {tree.root: look.reading}, gone, unseen_cpu_s)
         if kin.found is not None:
             # Only now: who has ended was not found either, and has left its use to its parent.
             tree.keep_only({child for child, _ in kin.found})
@@ -266,6 +291,28 @@ class ProcessUsage:
         counted = [seen for child, seen in kin.living.items() if tree.knows(child) and tree.counts(child)]
         self._children = sum(seen is None or not seen.is_zombie for seen in counted)
         self._children_memory_bytes = sum(seen.memory_bytes or 0 for seen in counted if seen is not None)
+
+    def _settle_couriers(self, tree: ProcessTree, look: ProcessLook, kin: Kin) -> dict[Hashable, float]:
+        """Leave out what turned out to be a courier; return what those that ended may have used unseen."""
+        for child, seen in kin.living.items():
+            if seen is None or not tree.knows(child):
+                continue
+            if seen.is_courier:
+                tree.exclude(child)
+            if seen.is_courier or seen.is_zombie or (seen.reading.cpu_s or 0.0) >= ENOUGH_TO_BE_ITSELF_S:
+                self._undecided.discard(child)
+            if not tree.counts(child):
+                self._excluded_since_s.setdefault(child, kin.began_s)
+                if seen.reading.cpu_s is not None:
+                    # What it used is final once it has ended, although nobody took note yet.
+                    self._excluded_since_s[child] = math.inf if seen.is_zombie else kin.began_s
+        self._undecided.difference_update(kin.gone)
+        # A courier is Python: it computes on one core.
+        return {
+            child: max(0.0, look.at_s - self._excluded_since_s.pop(child))
+            for child in kin.gone
+            if child in self._excluded_since_s
+        }
 
     def _question(self, fact: str) -> Question:
         return Question("process", f"process {self._pid}", fact)
@@ -293,16 +340,24 @@ class Growth:
         return None if growth is None or elapsed_s <= 0 else growth / elapsed_s
 
 
-def read_child(child: psutil.Process) -> ChildLook:
-    """Read a child; what may not be read of it is None."""
+def read_child(child: psutil.Process, *, identify: bool = False) -> ChildLook:
+    """Read a child; what may not be read of it is None.
+
+    Args:
+        identify: ask whether it is a courier.
+    """
     import psutil
 
+    is_courier = False
     try:
         with child.oneshot():
             times = _permitted(child.cpu_times)
             transfers = _permitted(child.io_counters) if hasattr(child, "io_counters") else None
             memory = _permitted(child.memory_info)
             is_zombie = _permitted(child.status) == psutil.STATUS_ZOMBIE
+            if identify and not is_zombie:
+                # After its use was read: what it used as a program that is not known yet is next to nothing.
+                is_courier = is_command_of_courier(_permitted(child.cmdline) or ())
         # Only now: what was read is that of this process if it still has its pid.
         if not child.is_running():
             return ChildLook(has_ended=True)
@@ -310,7 +365,9 @@ def read_child(child: psutil.Process) -> ChildLook:
         return ChildLook(is_zombie=True)
     except psutil.NoSuchProcess:
         return ChildLook(has_ended=True)
-    return ChildLook(_reading(times, transfers), None if memory is None else memory.rss, is_zombie)
+    return ChildLook(
+        _reading(times, transfers), None if memory is None else memory.rss, is_zombie, is_courier=is_courier
+    )
 
 
 def _permitted(ask: Callable[[], T]) -> T | None:

@@ -74,7 +74,7 @@ class _Thread:
     def read_details(self, wall_ns: int) -> None:
         """Read memory and IO of the process, and charge what passed to the innermost use if it wants that."""
         before, now = self.usage, OwnUsage.read()
-        if before is not None and self.detailed and self.stack and self.stack[-1].measure.detail:
+        if before and now and self.detailed and self.stack and self.stack[-1].measure.detail:
             row, passed_s = self.stack[-1], (wall_ns - self.wall_ns) / 1e9
             row.memory_gb_s += (before.memory_bytes + now.memory_bytes) / 2 / 2**30 * passed_s
             row.io_bytes += max(0, now.io_bytes - before.io_bytes)

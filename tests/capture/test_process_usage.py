@@ -19,7 +19,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lezea_mlops.capture.process_usage import SHARE_OF_A_CORE
+from lezea_mlops.capture.couriers import COURIER_MARK
+from lezea_mlops.capture.process_usage import ENOUGH_TO_BE_ITSELF_S, SHARE_OF_A_CORE
 from lezea_mlops.capture.usage import UsageSampler
 
 # Does as it is told, and has children that do so too; the last line is what the kernel says of its ended children.
@@ -48,12 +49,17 @@ children, forgotten = [], []
 for line in sys.stdin:
     kind, *rest = json.loads(line)
     answer = None
-    if kind == "start":
+    if kind in ("start", "courier"):
         command = [sys.executable, "-S", "-E", "-c", sys.argv[1], sys.argv[1]]
+        if kind == "courier":
+            command[1:4] = ["-I", "-c", *rest]
         children.append(subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True))
         answer = children[-1].pid
     elif kind == "burn":
         burn()
+    elif kind == "become":
+        print("null", flush=True)
+        os.execv(sys.executable, [sys.executable, "-I", "-c", *rest, sys.argv[1]])
     elif kind == "used":
         used = resource.getrusage(resource.RUSAGE_CHILDREN)
         answer = used.ru_utime + used.ru_stime
@@ -65,6 +71,8 @@ for line in sys.stdin:
 for child in children:
     end(child, "end")
 """
+# The same, started as a courier is.
+COURIER = f"# {COURIER_MARK}\n{FAMILY}"
 # The kernel rounds each of the two times of a process down to a hundredth of a second.
 ROUNDING_S = 0.02
 
@@ -212,6 +220,47 @@ def test_an_excluded_child_is_not_there(family: Family, tmp_path: Path) -> None:
         )
     family.tell("end", 0)
     assert processes(sampler)["children_cpu_s"] <= 3 * ROUNDING_S
+
+
+def test_couriers_of_other_runs_are_not_there(family: Family, tmp_path: Path) -> None:
+    """One lives before the first sample and one comes later; what both use counts neither alive nor ended, not even
+    what nobody saw of it; a child that comes then counts."""
+    family.tell("courier", COURIER, FAMILY)
+    family.tell("child", 0, "burn")
+    sampler = sampler_of(family.pid, tmp_path)
+    samples = [processes(sampler)]
+    family.tell("courier", COURIER, FAMILY)
+    for which in (0, 1, 1):
+        family.tell("child", which, "burn")
+        samples.append(processes(sampler))
+    for which in (1, 0):
+        family.tell("child", which, "burn")
+        family.tell("end", which)
+        samples.append(processes(sampler))
+    names = ("children", "children_memory_bytes", "children_cpu_s")
+    assert [sample[name] for sample in samples for name in names] == [0] * 3 * len(samples)
+    family.tell("start")
+    family.tell("child", 0, "burn")
+    assert processes(sampler)["children_cpu_s"] >= 0.05 - ROUNDING_S
+
+
+def test_a_child_is_known_as_a_courier_once_it_is_one(family: Family, tmp_path: Path) -> None:
+    """Between its beginning and that of its program it looks like any child; next to nothing counts by that."""
+    sampler = sampler_of(family.pid, tmp_path)
+    sampler.sample()
+    family.tell("start")
+    before = processes(sampler)
+    assert before["children"] == 1
+    family.tell("child", 0, "become", COURIER)
+    samples = []
+    for _ in range(2):
+        family.tell("child", 0, "burn")
+        samples.append(processes(sampler))
+    family.tell("end", 0)
+    samples.append(processes(sampler))
+    assert {sample["children"] for sample in samples} == {0}
+    assert {sample["children_cpu_s"] for sample in samples} == {before["children_cpu_s"]}
+    assert before["children_cpu_s"] < ENOUGH_TO_BE_ITSELF_S
 
 
 def test_a_child_that_nobody_waited_for_is_none(family: Family, tmp_path: Path) -> None:

@@ -54,7 +54,6 @@ from lezea_mlops.events import (
     Redactor,
     ResourceCostLogged,
     ResourceLogged,
-    ResourcesUsed,
     ResourceTotals,
     ResultsLogged,
     RewardLogged,
@@ -76,10 +75,11 @@ from lezea_mlops.runtime.environment import capture_environment, describe_start
 from lezea_mlops.runtime.files import CannotCapture, absolute_path, render_figure
 from lezea_mlops.runtime.meter import Meter
 from lezea_mlops.runtime.monitoring import is_wanted
-from lezea_mlops.runtime.recorder import Joining
+from lezea_mlops.runtime.monitoring_here import Totals
+from lezea_mlops.runtime.recorder import Joining, Recorder
 from lezea_mlops.runtime.remembered import remember_destinations, sync_command
 from lezea_mlops.runtime.scopes import Inherited, Scope, bounded_name, scopes_here
-from lezea_mlops.runtime.totals import brief_totals
+from lezea_mlops.runtime.totals import with_totals
 from lezea_mlops.runtime.trees import TreeLog
 
 log = logging.getLogger("lezea_mlops")
@@ -213,7 +213,7 @@ class ExperimentTracker:
         self._status = "created"
         self._owner_pid = os.getpid()
         self._key = next(_KEYS)
-        self._meter = Meter(self._key, lambda: self._recorder.wid, self._record_use)
+        self._meter = Meter(self._key, self._recorder)
         self._budget_callbacks: dict[str, BudgetCallback] = {}
         self._prometheus_url: str | None = None
         # What the run had used and cost when it ended.
@@ -354,6 +354,7 @@ class ExperimentTracker:
             reason, last error.
         """
         driver = self._driver
+        sinks = driver.health() if driver is not None else {}
         self._take_notices()
         with self._recorder.lock:
             counts = dict(self._recorder.counts + self._cleaner.counts)
@@ -368,7 +369,7 @@ class ExperimentTracker:
             },
             "counts": counts,
             "redacted": self._redacted(),
-            "sinks": driver.health() if driver is not None else {},
+            "sinks": sinks,
             "prometheus": self._prometheus_url,
         }
 
@@ -1012,7 +1013,7 @@ class ExperimentTracker:
         """Record resources that were consumed, by a count of your own (spec 8; LeZeA 1.7).
 
         Within a scope it is that scope's, on top of what is measured, such as a job on another machine. Without one it
-        speaks of the run: its total is what was measured or what was reported, whichever is more.
+        speaks of the run: to be paid for is what was measured or what was reported, whichever is more.
 
         Args:
             cpu_hours: hours of one core.
@@ -1041,13 +1042,15 @@ class ExperimentTracker:
             callback: called with the event's fields (``branch``, ``budget_eur``, ``spent_eur``, ``share``) by the next
                 call of this tracker, in its thread.
         """
-        with self._call("set_budget", branch=branch) as call:
+        with self._call("set_budget") as call:
             name = call.needed_text("branch", branch)
             number = call.needed_number("budget_eur", budget_eur)
             if isinstance(number, str) or not 0 < number <= MAX_EUR:
                 raise BadInput("budget_eur", budget_eur, f"is not above 0 and up to {MAX_EUR:g}")
-            if callback is not None:
+            if callable(callback):
                 self._budget_callbacks[name] = callback
+            elif callback is not None:
+                call.reject("callback", callback, "cannot be called", TypeError)
             call.record(BudgetSet(branch=name, budget_eur=number))
         self._delivered()
 
@@ -1094,9 +1097,10 @@ class ExperimentTracker:
 
     def get_experiment_summary(self) -> dict[str, Any]:
         """Return what fits on a page: identity, times, last metrics, best individual, totals (spec 9)."""
+        self._meter.flush()
         with self._recorder.lock:
             figures = self._identity() | self._recorder.figures.summary()
-        return figures | brief_totals(self._usage())
+        return with_totals(figures, self._usage())
 
     def get_experiment_data(self) -> dict[str, Any]:
         """Return all running figures: params, every metric's figures, populations, data, costs (spec 9).
@@ -1104,6 +1108,7 @@ class ExperimentTracker:
         They are kept while calls pass, in bounded memory; ``partial`` tells when keys had to be let go. The full
         history is the journal's (``lezea_mlops.journal.read_run``).
         """
+        self._meter.flush()
         with self._recorder.lock:
             figures = self._identity() | self._recorder.figures.as_dict()
         if usage := self._usage():
@@ -1263,15 +1268,15 @@ class ExperimentTracker:
             return self._meter.make(given, bounded_name(name), kind and bounded_name(kind), bool(detail))
         return nullcontext()
 
-    def _record_use(self, fields: dict[str, Any]) -> None:
-        """Record what was measured; no call waits for that."""
-        self._recorder.record(ResourcesUsed(**fields))
-
     def _take_notices(self) -> None:
         """Hear what the monitoring of the run has to tell."""
         driver = self._driver
         while driver is not None and driver.notices:
-            notice = driver.notices.popleft()
+            try:
+                notice = driver.notices.popleft()
+            except IndexError:
+                # Another thread has taken the last one.
+                return
             if "prometheus" in notice:
                 self._prometheus_url = notice["prometheus"]
             if "budget" in notice:
@@ -1280,8 +1285,9 @@ class ExperimentTracker:
     def _tell_of_budget(self, reached: Mapping[str, Any]) -> None:
         branch = reached["branch"]
         log.warning(
-            "%.0f %% of the budget of %s are spent: %.6g of %.6g EUR (run %s)",
-            100 * reached["share"], branch, reached["spent_eur"], reached["budget_eur"], self.experiment_id,
+            "%.0f %% of the budget of %s is spent: %.6g of %.6g EUR (run %s)",
+            100 * reached["share"], "the run" if branch == RUN_BRANCH else branch,
+            reached["spent_eur"], reached["budget_eur"], self.experiment_id,
         )  # fmt: skip
         callback = self._budget_callbacks.get(branch)
         if callback is not None:
@@ -1300,12 +1306,14 @@ class ExperimentTracker:
         """Have the totals of the attempt journaled, by the driver or, where it has none, here; return them."""
         self._meter.flush(last=self._meter.used or is_wanted(self._settings))
         turn = Deadline.after(min(TOTALS_TURN_S, deadline.left_s() / 2))
-        usage = self._driver.totals(turn) if self._driver is not None else None
-        if usage is None and self._recorder.wid == MAIN_WRITER:
+        totals = self._driver.totals(turn) if self._driver is not None else Totals(None)
+        if totals.usage is None and not totals.told_by_others and self._recorder.wid == MAIN_WRITER:
             with self._recorder.lock:
                 if self._meter.used or is_wanted(self._settings):
                     self._recorder.record(ResourceTotals(**self._recorder.figures.accounts.totals()))
-        return usage
+        # A budget may have been passed at the very end.
+        self._take_notices()
+        return totals.usage
 
     def _wait_for_backends(self, driver: Driver) -> None:
         wrong = driver.wait_until_reached(Deadline.after(self._settings.start_timeout_s))
@@ -1356,7 +1364,7 @@ class ExperimentTracker:
             fields = present(
                 reason=None if reason is None else self._cleaner.text(reason),
                 error=_described(error, self._cleaner),
-                summary=self._cleaner.clean(self._recorder.figures.summary() | brief_totals(usage)),
+                summary=self._cleaner.clean(with_totals(self._recorder.figures.summary(), usage)),
                 duration_ms=(now_us() - self._started_us) // 1000,
             )  # fmt: skip
             # Last, for reason and traceback may hold secrets too.
@@ -1422,11 +1430,21 @@ def _joined(
     tracker._status, tracker._owner_pid = "running", NOBODY
     _TRACKERS.add(tracker)
     _watch_the_end_of_a_child()
+    # A task's copy is let go of without a word; what it measured in its last second is not lost by that.
+    weakref.finalize(tracker, _leave, tracker._meter, tracker._recorder)
     return tracker
+
+
+def _leave(meter: Meter, recorder: Recorder) -> None:
+    """Record what a further writer measured, and close its file."""
+    meter.flush()
+    recorder.close()
 
 
 _KEYS = itertools.count(1)
 _TRACKERS: weakref.WeakSet[ExperimentTracker] = weakref.WeakSet()
+# Processes that end what is open in them; a forked child of one is another.
+_WATCHED_CHILDREN: set[int] = set()
 # A run whose tracker the program let go of, as a local variable, is open all the same and has to be ended.
 _OPEN: dict[int, ExperimentTracker] = {}
 
@@ -1518,10 +1536,11 @@ def _end_with_child() -> None:
 def _watch_the_end_of_a_child() -> None:
     """Have ``multiprocessing`` end what is open here, if this process is a child of it."""
     process = sys.modules.get("multiprocessing.process")
-    if process is not None and process.parent_process() is not None:
+    if process is not None and process.parent_process() is not None and os.getpid() not in _WATCHED_CHILDREN:
         from multiprocessing.util import Finalize
 
         Finalize(None, _end_with_child, exitpriority=100)
+        _WATCHED_CHILDREN.add(os.getpid())
 
 
 def _end_open_trackers(error: BaseException | None) -> None:

@@ -17,11 +17,16 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
+import hypothesis
 import pytest
 
 from lezea_mlops._clock import Deadline
 from lezea_mlops.errors import MissingDependencyError
 from lezea_mlops.servers import Mongod, User, find_mongod
+
+# How long an example takes says more of the machine than of the code.
+hypothesis.settings.register_profile("lezea", deadline=None)
+hypothesis.settings.load_profile("lezea")
 
 # MLflow reports its use to its makers by default; a test run contacts nobody.
 os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"

@@ -38,8 +38,8 @@ class Accounts:
     """What a run used and what it cost: in all, by component, type and scope, and by operator of modification.
 
     Parts are what components measured or logged, and what ``log_resource_cost`` reported of a scope. The total is, of
-    each quantity, what the processes used, the sum of the parts, or what was reported of the run as a whole, whichever
-    is most: they may speak of the same. What belongs to no part is unattributed.
+    each quantity, what the processes used or the sum of the parts, whichever is more; what belongs to no part is
+    unattributed. What was reported of the run as a whole is to be paid for where it is more than that total.
     """
 
     def __init__(self, limit: int = MAX_KEYS) -> None:
@@ -279,7 +279,7 @@ class Accounts:
         processes = self._processes.total()
         peak_mb = self._processes.peak_memory_mb()
         told = resources(
-            processes, self._parts, self._stated, self._reported, self._prices.core_watts, peak_mb
+            processes, self._parts, self._reported, self._prices.core_watts, peak_mb
         )
         return told | {"partial": self._partial()}
 

@@ -14,7 +14,6 @@ UNKNOWN_GPUS = "(unknown)"
 def resources(
     processes: Quantities,
     parts: Quantities,
-    stated: Quantities,
     reported: Quantities,
     core_watts: float,
     peak_memory_mb: float,
@@ -24,12 +23,11 @@ def resources(
     Args:
         processes: what samples and counters tell of the processes.
         parts: the sum of what components measured and logged, and of what was reported of single scopes.
-        stated: what was reported of the run as a whole, which may speak of the same.
         reported: all that ``log_resource_cost`` reported.
         core_watts: estimated power of a busy core.
         peak_memory_mb: the most memory of a process.
     """
-    total = larger_of(larger_of(processes, stated), parts)
+    total = larger_of(processes, parts)
     whole, known = total.as_dict(core_watts), parts.as_dict(core_watts)
     told: dict[str, Any] = {
         "total": {"samples": total.samples, **whole},

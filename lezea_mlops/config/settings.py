@@ -159,7 +159,14 @@ def _address(name: str, value: Any) -> str:
 
 def _known_place(name: str, value: Any) -> Any:
     """Return what names prices as it is: all their places together make the rates, see ``_all_rates``."""
-    return value if isinstance(value, (Rates, Mapping)) else _folder(name, value)
+    if isinstance(value, (Rates, Mapping)):
+        return value
+    if not isinstance(value, (str, os.PathLike)) or not os.fspath(value):
+        raise ConfigurationError(
+            f"{name} is {value!r}; it must be the path of a file of prices, or prices by name such as "
+            '{"core_hour_eur": 0.04}'
+        )
+    return _folder(name, value)
 
 
 def _all_rates(given: Any, environ: Mapping[str, str]) -> Rates:

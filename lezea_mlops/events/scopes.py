@@ -8,7 +8,7 @@ from typing import TypeAlias
 ScopePairs: TypeAlias = tuple[tuple[str, str], ...]
 
 # Levels of which a run may have thousands.
-INDIVIDUAL_LEVELS = frozenset({"builder", "tasker"})
+INDIVIDUAL_LEVELS = frozenset({"builder", "tasker", "modification"})
 
 # Up to so many metric names a destination shows each individual's own. Above it the recorder folds individuals, and
 # a destination may show the folds in their place; the two must not disagree.

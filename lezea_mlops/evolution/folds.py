@@ -59,12 +59,17 @@ class Folds:
 
     def take(self, fields: Mapping[str, Any], scope: tuple[tuple[str, str], ...]) -> Iterator[FoldLogged]:
         """Take the metrics of one call, and yield the folds of steps that it ends."""
-        individual = next((pair for pair in scope if pair[0] in INDIVIDUAL_LEVELS), None)
+        # The innermost: a builder's taskers are folded, and their builders with them.
+        individual = next((pair for pair in reversed(scope) if pair[0] in INDIVIDUAL_LEVELS), None)
         metrics, step = fields.get("metrics"), fields.get("step", 0)
         if individual is None or not isinstance(metrics, Mapping):
             return
         level, identity = individual
-        inner = "".join(f"{pair[0]}:{pair[1]}/" for pair in scope if pair is not individual)
+        rest = (pair for pair in scope if pair is not individual)
+        # The ids of individuals around it would make as many names as there are individuals.
+        inner = "".join(
+            f"{pair[0]}/" if pair[0] in INDIVIDUAL_LEVELS else f"{pair[0]}:{pair[1]}/" for pair in rest
+        )
         for name, value in metrics.items():
             number = as_number(value)
             if number is None or not abs(number) < float("inf"):

@@ -40,6 +40,8 @@ SESSION_NICENESS = 19
 OOM_SCORE = 500
 LOOK_EVERY_S = 1.0
 LONGEST_STAY_S = 600.0
+# How long a run's journals are read for its totals, when its process has ended and they were not read before.
+LONGEST_READING_S = 60.0
 # When all else is delivered, the parent's end waits so long for what finishers make, at most.
 FINISHERS_TURN_S = 1.0
 MAX_UNSENT = 100
@@ -170,9 +172,9 @@ class Courier:
                 log.error("the delivery of %s ended by itself", self._delivery.folder.run_id)
                 return 1
         self._syncer.sync()
-        if self._monitors and self._speaks_for_run:
+        if self._speaks_for_run:
             # Before the end of a process that could not tell it: the end's summary holds the totals.
-            self._monitoring.finish()
+            self._totals(Deadline.after(LONGEST_READING_S))
         self._delivery.write_missing_ends()
         if self._closing is None:
             self._closing = Deadline.after(LONGEST_STAY_S)
@@ -231,9 +233,9 @@ class Courier:
             case "health":
                 self._answer(number, {"sinks": self._delivery.health(wanted)})
             case "usage":
-                self._later(number, lambda: {"usage": self._monitoring.usage() if self._monitors else None})
+                self._later(number, lambda: {"usage": self._usage(deadline)})
             case "totals":
-                self._later(number, lambda: {"usage": self._monitoring.finish() if self._monitors else None})
+                self._later(number, lambda: {"usage": self._totals(deadline)})
             case "flush":
                 self._later(number, lambda: {"delivered": self._delivery.flush(wanted, deadline)})
             case "reach":
@@ -247,6 +249,9 @@ class Courier:
 
         A person who waits for the end of a program waits for its records, and hardly for a page about them.
         """
+        if self._speaks_for_run:
+            # While there still is the right to write them.
+            self._totals(Deadline.after(deadline.left_s() / 2))
         closing = Deadline.after(LONGEST_STAY_S)
         try:
             self._delivery.end(wanted, closing)
@@ -262,6 +267,12 @@ class Courier:
             "elsewhere": self._delivery.is_elsewhere, "finisher_failed": self._finishing.failed,
         }  # fmt: skip
 
+    def _usage(self, deadline: Deadline) -> Message | None:
+        return self._monitoring.usage(deadline) if self._monitors else None
+
+    def _totals(self, deadline: Deadline) -> Message | None:
+        return self._monitoring.finish(deadline) if self._monitors else None
+
     def _later(self, number: int, work: Any) -> None:
         """Answer from a thread, so that a long wait keeps nothing else waiting."""
         thread = threading.Thread(target=lambda: self._answer(number, work()), daemon=True)
@@ -271,7 +282,9 @@ class Courier:
     def _answer(self, number: int, answer: Message) -> None:
         # A parent that is gone, or has given up waiting, misses nothing.
         with contextlib.suppress(Gone):
-            self._channel.send({"id": number} | _shortened(answer))
+            if not self._channel.send({"id": number} | _shortened(answer)) and "usage" in answer:
+                # One that is too long for a message: better none now than a parent that waits.
+                self._channel.send({"id": number, "usage": None})
 
     def _loop_turned(self) -> None:
         """Tell the parent when calls may wait again."""

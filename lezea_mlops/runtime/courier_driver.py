@@ -19,6 +19,7 @@ from lezea_mlops.delivery import CALL_WAIT_S
 from lezea_mlops.journal import Cursor, Position
 from lezea_mlops.runtime.channel import Channel, Conversation, Gone, Message
 from lezea_mlops.runtime.driver import ATTEND_EVERY_US, Closing, Driver, drop_in_forked_child
+from lezea_mlops.runtime.monitoring_here import Totals
 from lezea_mlops.runtime.recorder import Recorder
 from lezea_mlops.runtime.remembered import sync_command
 from lezea_mlops.runtime.spawning import CannotSpawn, leave_behind, reap_left_behind, spawn
@@ -193,10 +194,14 @@ class CourierDriver:
         answer = self._ask("usage", Deadline.after(HEALTH_WAIT_S))
         return None if answer is None else answer["usage"]
 
-    def totals(self, deadline: Deadline) -> dict[str, Any] | None:
-        """Have the totals of the attempt journaled, and return them; None where the courier gives no answer."""
+    def totals(self, deadline: Deadline) -> Totals:
+        """Have the totals of the attempt journaled, and return them."""
         answer = self._ask("totals", deadline)
-        return None if answer is None else answer["usage"]
+        if answer is not None and answer["usage"] is not None:
+            return Totals(answer["usage"])
+        # One that is slow, or does not speak for the run, sees the end of the attempt in the journal.
+        process = self._process
+        return Totals(None, process is not None and not self._given_up and process.poll() is None)
 
     def after_fork_in_child(self) -> None:
         """Close the child's copy of the channel; the courier is the parent's."""

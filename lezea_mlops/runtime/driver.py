@@ -15,7 +15,7 @@ from lezea_mlops.config import Settings
 from lezea_mlops.journal import MAIN_WRITER
 from lezea_mlops.runtime.delivering import Keeper, Numbers, RunDelivery
 from lezea_mlops.runtime.finishing import Finishing
-from lezea_mlops.runtime.monitoring_here import monitor_here
+from lezea_mlops.runtime.monitoring_here import Totals, monitor_here
 from lezea_mlops.runtime.recorder import Recorder
 from lezea_mlops.runtime.remembered import sync_command
 from lezea_mlops.sinks.base import Sink
@@ -85,8 +85,8 @@ class Driver(Protocol):
     def usage(self) -> dict[str, Any] | None:
         """Return what the run has used and cost so far; None where nobody adds it up, or gives no answer."""
 
-    def totals(self, deadline: Deadline) -> dict[str, Any] | None:
-        """Have the totals of the attempt journaled, and return them; None where nobody did so in time."""
+    def totals(self, deadline: Deadline) -> Totals:
+        """Have the totals of the attempt journaled, and return them."""
 
     def after_fork_in_child(self) -> None:
         """Give back what belongs to the parent."""
@@ -179,9 +179,9 @@ class ThreadDriver:
         """Return what the run has used and cost so far."""
         return self._monitoring.usage()
 
-    def totals(self, deadline: Deadline) -> dict[str, Any] | None:
+    def totals(self, deadline: Deadline) -> Totals:
         """Journal the totals of the attempt, and return them."""
-        return self._monitoring.totals()
+        return self._monitoring.totals(deadline)
 
     def after_fork_in_child(self) -> None:
         """Close the parent's lock."""

@@ -26,7 +26,7 @@ from lezea_mlops.journal import (
 )
 from lezea_mlops.runtime.files import FileCapture
 from lezea_mlops.runtime.snapshot import catch_up
-from lezea_mlops.runtime.totals import brief_totals
+from lezea_mlops.runtime.totals import with_totals
 
 log = logging.getLogger("lezea_mlops")
 
@@ -139,7 +139,7 @@ def _write_missing_ends(
         seen = left is not None and left.last is not None and left.last.att == attempt.number
         fields = _end_of(attempt, left) if left is not None and seen else _end_unseen()
         if with_summary and attempt.number == newest:
-            fields |= _summary(folder)
+            fields |= _summary(folder, attempt.number)
         writer = JournalWriter(folder, COURIER_WRITER, attempt=attempt.number, lock=lock)
         try:
             writer.append(RunFinished.type, fields)
@@ -148,16 +148,16 @@ def _write_missing_ends(
     return len(missing)
 
 
-def _summary(folder: RunFolder) -> dict[str, Any]:
+def _summary(folder: RunFolder, attempt: int) -> dict[str, Any]:
     """Return the summary of a run that could not write one itself; nothing of a run that takes long to read."""
     if folder.journal(MAIN_WRITER).stat().st_size > MAX_SUMMARY_BYTES:
         return {}
     clean = Cleaner(FileCapture(BlobStore(folder.blobs), "copy", 0).store_blob, None).clean
     summary = catch_up(folder).summary()
     totals = last_record(folder, COURIER_WRITER)
-    if totals is not None and totals.type == ResourceTotals.type:
+    if totals is not None and totals.type == ResourceTotals.type and totals.att == attempt:
         # What was sampled stands in no record of ``main``.
-        summary |= brief_totals(totals.payload)
+        summary = with_totals(summary, totals.payload)
     return {"summary": clean(summary)}
 
 

@@ -39,13 +39,16 @@ class Exposing:
     ) -> None:
         self._run_id, self._settings, self._outside, self._tell = run_id, settings, outside, tell
         self._view: LiveView | None = None
-        self._served = False
+        self._begun = self._served = False
         self._next_file_s = 0.0
         self._file_failed = False
 
     def begin(self) -> None:
-        """Begin to take records, before the first of them."""
+        """Begin to take records, before the first of them; a second call changes nothing."""
         settings = self._settings
+        if self._begun:
+            return
+        self._begun = True
         if settings.prometheus_textfile is None and settings.prometheus_port == NO_PORT:
             return
         # Where nothing is served, none of this is loaded.

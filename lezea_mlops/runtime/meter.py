@@ -9,14 +9,15 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from time import perf_counter_ns, process_time_ns, thread_time_ns
 from types import TracebackType
-from typing import Any, TypeAlias
+from typing import Any
 
 from lezea_mlops._clock import now_us
 from lezea_mlops.capture.own_usage import OwnUsage
-from lezea_mlops.events import ScopePairs
+from lezea_mlops.events import ResourcesUsed, ScopePairs
+from lezea_mlops.runtime.recorder import Recorder
 from lezea_mlops.runtime.scopes import scopes_here
 
 FLUSH_EVERY_NS = 1_000_000_000
@@ -24,9 +25,6 @@ FLUSH_EVERY_NS = 1_000_000_000
 MAX_ROWS = 2_000
 MAX_KNOWN = 10_000
 NS_PER_US = 1_000
-
-# Takes the fields of a ``resource_use`` record.
-Record: TypeAlias = Callable[[dict[str, Any]], None]
 
 
 class Row:
@@ -165,8 +163,7 @@ class Meter:
 
     Args:
         key: the tracker's key among the scopes.
-        writer: the name of the process's writer.
-        record: takes what was measured, about once a second.
+        recorder: records what was measured, about once a second.
 
     Attributes:
         used: anything was measured.
@@ -178,12 +175,11 @@ class Meter:
         due_ns: when the next record is due, by the clock of wall time.
     """
 
-    def __init__(self, key: int, writer: Callable[[], str], record: Record) -> None:
+    def __init__(self, key: int, recorder: Recorder) -> None:
         self.used = False
         self.left_open = 0
         self.key = key
-        self._writer = writer
-        self._record = record
+        self._recorder = recorder
         self.measures: dict[tuple[Any, ...], Measure] = {}
         self._begin()
 
@@ -247,13 +243,13 @@ class Meter:
             "from_us": from_us,
             # The wall clock may have been put back meanwhile; no window ends before it begins.
             "to_us": max(from_us, to_us),
-            "process": {"writer": self._writer(), "pid": os.getpid(), "cpu_s": cpu_s},
+            "process": {"writer": self._recorder.wid, "pid": os.getpid(), "cpu_s": cpu_s},
             "wall_s": round(sum(use["wall_s"] for use in uses), 6),
         }
         parts = [uses[start : start + MAX_ROWS] for start in range(0, len(uses), MAX_ROWS)] or [[]]
         for number, part in enumerate(parts, 1):
             numbered = {"part": number, "parts": len(parts)} if len(parts) > 1 else {}
-            self._record(window | {"uses": part} | numbered)
+            self._recorder.record(ResourcesUsed.of(window | {"uses": part} | numbered))
 
     def _take_rows(self) -> list[dict[str, Any]]:
         """Return the rows that have something, charged up to now, and forget those that nobody is in."""

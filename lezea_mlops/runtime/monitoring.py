@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
+from itertools import islice
 from typing import TYPE_CHECKING, Any, Protocol
 
 from lezea_mlops._clock import Deadline
@@ -28,8 +29,13 @@ if TYPE_CHECKING:
 log = logging.getLogger("lezea_mlops")
 
 LOOK_EVERY_S = 1.0
+# How long one turn reads a journal that is longer, before something else has its turn.
+TURN_S = 0.5
 # So much of a journal is taken before somebody else may look at the figures.
 TURN_BYTES = 1024 * 1024
+
+# So many budgets are told with the figures of a run.
+SHOWN_BUDGETS = 100
 
 Fields = Mapping[str, Any]
 
@@ -92,11 +98,19 @@ class Monitoring:
         self._exposing = Exposing(folder.run_id, settings, self._outside, surroundings.tell)
         self._accounts, self._budgets = Accounts(), Budgets()
         self._reader = JournalReader(folder)
-        # Held by who reads the journal; and, inside it, while records are taken or figures are read.
-        self._reading, self._lock = threading.RLock(), threading.RLock()
+        # Each is held by one who samples, who reads the journal, who takes the totals; whoever holds one may journal
+        # only where no other thread can wait for it behind the recorder.
+        self._sampling, self._reading, self._finishing = (
+            threading.RLock(),
+            threading.RLock(),
+            threading.RLock(),
+        )
+        # Held while records are taken or figures are read; nothing is journaled meanwhile, nobody is asked.
+        self._lock = threading.RLock()
         self._sampler: Any = None
         self._next_sample_s = 0.0
-        self._finished = False
+        self._end_seen = self._finished = False
+        self._faults: set[str] = set()
         # What scrapes are shown, and when it was made.
         self._shown: Outside | None = None
         self._shown_s = 0.0
@@ -124,50 +138,67 @@ class Monitoring:
         # No lock is taken here: the thread that held it does not exist in the child.
         self._exposing.forget()
 
-    def usage(self) -> dict[str, Any]:
-        """Return what the run has used and cost so far, without the tables by component."""
-        self._read_on()
+    def usage(self, deadline: Deadline) -> dict[str, Any]:
+        """Return what the run has used and cost so far, without long tables; as far as it is read by the deadline."""
+        self._read_on(deadline)
         return self._usage_now()
 
-    def finish(self) -> dict[str, Any] | None:
-        """Take a last sample, journal the totals of the attempt, once, and return them without the long tables.
+    def finish(self, deadline: Deadline) -> dict[str, Any] | None:
+        """Take a last sample, journal the totals of the attempt, once, and return them without long tables.
 
         Returns:
-            None where another process speaks for the run, and adds it up.
+            None where another process speaks for the run, or the deadline passed first.
         """
-        with self._reading, self._lock:
-            if not self._surroundings.leads():
-                return None
+        if not self._surroundings.leads() or not self._finishing.acquire(timeout=deadline.left_s()):
+            return None
+        try:
             if not self._finished:
-                self._sample()
-                self._read_on()
-                self._surroundings.write(ResourceTotals.type, self._accounts.totals())
-                self._finished = True
+                self._sample(deadline)
+                if not self._read_on(deadline):
+                    return None
+                self._check_budgets()
+                with self._lock:
+                    totals = self._accounts.totals()
+                self._finished = self._surroundings.write(ResourceTotals.type, totals)
             return self._usage_now()
+        finally:
+            self._finishing.release()
 
     # ------------------------------------------------------------------ the thread
 
     def _run(self) -> None:
         try:
-            self._exposing.begin()
             while not self._stopping.is_set():
-                self._sample_if_due()
-                if self._surroundings.leads():
-                    self._look()
+                try:
+                    self._turn()
+                except Exception as error:  # noqa: BLE001 (what only watches a run must not end by itself, nor end it)
+                    self._tell_fault(error)
                 self._stopping.wait(self._pause_s())
         finally:
             self._exposing.end()
-            with self._lock:
+            with self._sampling:
                 if self._sampler is not None:
                     self._sampler.close()
 
-    def _look(self) -> None:
-        """Take what was journaled meanwhile, and do what follows from it."""
-        ended = self._read_on()
-        self._check_budgets()
+    def _turn(self) -> None:
+        """Do what is due: sample, take what was journaled meanwhile, and do what follows from it."""
+        self._sample_if_due()
+        if not self._surroundings.leads():
+            return
+        caught_up = self._read_on(Deadline.after(TURN_S))
         self._exposing.renew()
-        if ended:
-            self.finish()
+        if not self._finished:
+            self._check_budgets()
+        if self._end_seen and caught_up:
+            self.finish(Deadline.after(TURN_S))
+
+    def _tell_fault(self, error: Exception) -> None:
+        kind = type(error).__name__
+        if kind not in self._faults:
+            self._faults.add(kind)
+            log.warning(
+                "the monitoring of %s goes on without a part: %r", self._folder.path, error, exc_info=error
+            )
 
     def _pause_s(self) -> float:
         until_sample_s = (
@@ -179,17 +210,21 @@ class Monitoring:
         period_s = self._settings.sample_period_s
         if not period_s or time.monotonic() < self._next_sample_s:
             return
-        with self._lock:
-            self._sample()
         # Never two in a row after a pause of the machine.
         self._next_sample_s = time.monotonic() + period_s
+        self._sample(Deadline.after(period_s))
 
-    def _sample(self) -> None:
+    def _sample(self, deadline: Deadline) -> None:
         if not self._settings.sample_period_s or self._finished:
             return
-        if self._sampler is None:
-            self._sampler = self._new_sampler()
-        fields = self._sampler.sample()
+        if not self._sampling.acquire(timeout=deadline.left_s()):
+            return
+        try:
+            if self._sampler is None:
+                self._sampler = self._new_sampler()
+            fields = self._sampler.sample()
+        finally:
+            self._sampling.release()
         if fields:
             self._surroundings.write(ResourceLogged.type, fields)
 
@@ -202,28 +237,31 @@ class Monitoring:
             excluded=self._watched.excluded,
         )  # fmt: skip
 
-    def _read_on(self) -> bool:
-        """Take the records behind those that were taken; tell whether the end of the watched attempt was among them."""
-        ended = False
-        with self._reading:
+    def _read_on(self, deadline: Deadline) -> bool:
+        """Take the records behind those that were taken; False if the deadline passed first."""
+        if not self._reading.acquire(timeout=deadline.left_s()):
+            return False
+        try:
+            self._exposing.begin()
             records = iter(self._reader)
             while turn := _next_turn(records):
                 # Who asks for figures meanwhile need not wait for all of a long journal.
                 with self._lock:
                     for record in turn:
-                        ended = self._take(record) or ended
-        return ended
+                        self._take(record)
+                if deadline.passed():
+                    return False
+        finally:
+            self._reading.release()
+        return True
 
-    def _take(self, record: Envelope) -> bool:
+    def _take(self, record: Envelope) -> None:
         scope = tuple((level, identity) for level, identity in record.scope)
         self._accounts.observe(record.type, record.payload, scope, record.ts, record.att)
         self._budgets.observe(record.type, record.payload)
         self._exposing.observe(record)
-        return (
-            record.type == RunFinished.type
-            and record.wid in (MAIN_WRITER, COURIER_WRITER)
-            and record.att == self._watched.attempt
-        )
+        if record.type == RunFinished.type and record.wid in (MAIN_WRITER, COURIER_WRITER):
+            self._end_seen = self._end_seen or record.att == self._watched.attempt
 
     def _check_budgets(self) -> None:
         with self._lock:
@@ -249,7 +287,11 @@ class Monitoring:
 
     def _usage_now(self) -> dict[str, Any]:
         with self._lock:
-            return self._accounts.totals_only() | {"budgets": self._budgets.as_dict()}
+            told = self._accounts.totals_only()
+            budgets = dict(islice(self._budgets.as_dict().items(), SHOWN_BUDGETS))
+        # The training process has these itself, and a message between processes has an end.
+        costs = {name: value for name, value in told["costs"].items() if name not in ("business", "scopes")}
+        return {"resources": told["resources"], "costs": costs, "budgets": budgets}
 
 
 def _next_turn(records: Iterator[Envelope]) -> list[Envelope]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import collections
 import os
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 from lezea_mlops._clock import Deadline
@@ -12,6 +13,22 @@ from lezea_mlops.config import Settings
 from lezea_mlops.runtime.monitoring import Monitoring, Watched, is_wanted
 from lezea_mlops.runtime.recorder import Recorder
 from lezea_mlops.runtime.surroundings import InProcess
+
+# Who asks for figures of a run waits so long for them at most.
+USAGE_WAIT_S = 1.0
+
+
+@dataclass(frozen=True)
+class Totals:
+    """What became of the totals of an attempt.
+
+    Attributes:
+        usage: they; None where nobody could tell them in time.
+        told_by_others: another process journals them, now or when it has come to the end of the run.
+    """
+
+    usage: dict[str, Any] | None
+    told_by_others: bool = False
 
 
 class MonitoringHere:
@@ -26,6 +43,7 @@ class MonitoringHere:
     """
 
     def __init__(self, monitoring: Monitoring | None, surroundings: InProcess) -> None:
+        self._leads = surroundings.leads
         self.notices: collections.deque[dict[str, Any]] = surroundings.notices
         self._monitoring = monitoring
 
@@ -42,11 +60,15 @@ class MonitoringHere:
 
     def usage(self) -> dict[str, Any] | None:
         """Return what the run has used and cost so far; None where nobody adds it up."""
-        return None if self._monitoring is None else self._monitoring.usage()
+        if self._monitoring is None:
+            return None
+        return self._monitoring.usage(Deadline.after(USAGE_WAIT_S))
 
-    def totals(self) -> dict[str, Any] | None:
-        """Journal the totals of the attempt, and return them; None where nobody adds them up."""
-        return None if self._monitoring is None else self._monitoring.finish()
+    def totals(self, deadline: Deadline) -> Totals:
+        """Journal the totals of the attempt, and return them."""
+        if self._monitoring is None:
+            return Totals(None)
+        return Totals(self._monitoring.finish(deadline), not self._leads())
 
     def forget(self) -> None:
         """Leave the parent's thread and server to the parent, in a forked child."""

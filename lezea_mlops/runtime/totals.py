@@ -9,6 +9,12 @@ from typing import Any
 _TABLES = ("components", "types", "scopes")
 
 
+def with_totals(summary: dict[str, Any], usage: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Return a summary with the totals of all that was sampled in place of those that one process knows of."""
+    brief = brief_totals(usage)
+    return summary | brief | {"costs": summary["costs"] | brief.get("costs", {})}
+
+
 def brief_totals(usage: Mapping[str, Any] | None) -> dict[str, Any]:
     """Return resources and costs as they stand in a summary; nothing where nobody added them up."""
     if usage is None:

@@ -8,7 +8,7 @@ from lezea_mlops._clock import Deadline
 from lezea_mlops.config import Settings
 from lezea_mlops.journal import MAIN_WRITER
 from lezea_mlops.runtime.driver import ATTEND_EVERY_US, Closing, drop_in_forked_child
-from lezea_mlops.runtime.monitoring_here import monitor_here
+from lezea_mlops.runtime.monitoring_here import Totals, monitor_here
 from lezea_mlops.runtime.recorder import Recorder
 
 
@@ -59,9 +59,9 @@ class UndeliveredDriver:
         """Return what the run has used and cost so far."""
         return self._monitoring.usage()
 
-    def totals(self, deadline: Deadline) -> dict[str, Any] | None:
+    def totals(self, deadline: Deadline) -> Totals:
         """Journal the totals of the attempt, and return them."""
-        return self._monitoring.totals()
+        return self._monitoring.totals(deadline)
 
     def after_fork_in_child(self) -> None:
         """Leave the parent's thread to the parent."""

@@ -198,3 +198,52 @@ def test_a_rank_has_its_samples_in_a_file_of_its_own(
     rank.end()
     first.end()
     assert {record.wid for record in of_type(list(read_run(first.run_dir)), "resource_totals")} == {"courier"}
+
+
+def test_a_courier_that_is_slow_tells_the_totals_later(
+    sampled: Callable[..., ExperimentTracker], watch: Watch
+) -> None:
+    """Once, and nobody else does in the meantime; the end does not wait for it."""
+    tracker = sampled(settings={"close_timeout_s": 1.0})
+    work(tracker)
+    journaled(tracker.run_dir, lambda records: len(samples(records)) >= 3)
+    stopped = watch(tracker)
+    stopped.signal(signal.SIGSTOP)
+    tracker.end()
+    assert of_type(list(read_run(tracker.run_dir)), "resource_totals") == []
+    stopped.signal(signal.SIGCONT)
+    records = journaled(tracker.run_dir, lambda records: of_type(records, "resource_totals"))
+    [totals] = of_type(records, "resource_totals")
+    assert totals.wid == "courier"
+    assert totals.payload["resources"]["components"]["tasker#0"]["uses"] == 1
+
+
+def test_many_business_metrics_do_not_keep_the_totals_from_being_told(
+    sampled: Callable[..., ExperimentTracker],
+) -> None:
+    """A message between the processes has an end; what the training process knows itself is not in it."""
+    tracker = sampled()
+    tracker.log_business_metrics(**{f"metric {number} {'x' * 100}": number for number in range(2_000)})
+    work(tracker)
+    journaled(tracker.run_dir, lambda records: len(samples(records)) >= 3)
+    assert tracker.get_experiment_summary()["resources"]["samples"] >= 2
+    tracker.end()
+    assert [record.wid for record in of_type(list(read_run(tracker.run_dir)), "resource_totals")] == [
+        "courier"
+    ]
+
+
+def test_a_rank_tells_no_totals_of_its_own(
+    sampled: Callable[..., ExperimentTracker], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the courier of a rank delivers the run, it tells them; ``main`` does not tell them once more."""
+    monkeypatch.setenv("RANK", "1")
+    rank = sampled(experiment_id="shared")
+    journaled(rank.run_dir, samples)
+    monkeypatch.setenv("RANK", "0")
+    main = sampled(experiment_id="shared")
+    work(main)
+    main.end()
+    records = journaled(main.run_dir, lambda records: of_type(records, "resource_totals"))
+    assert [record.wid for record in of_type(records, "resource_totals")] == ["courier"]
+    rank.end()

@@ -87,3 +87,13 @@ def test_a_large_population_is_folded_and_a_small_one_is_not(tmp_path: Path) -> 
         assert counts[taskers]["training_step"] == 3 * taskers
     assert counts[10]["fold"] == 0
     assert counts[700]["fold"] >= 4
+
+
+def test_individuals_inside_individuals_are_folded_with_them() -> None:
+    """A builder's taskers make one fold for all of them, not one for each tasker of each builder."""
+    folds = Folds()
+    for number in range(30):
+        scope = (("builder", str(number % 3)), ("layer", "0"), ("tasker", f"t{number}"))
+        assert list(folds.take({"metrics": {"loss": float(number)}, "step": 1}, scope)) == []
+    [fold] = folds.finish()
+    assert (fold.level, fold.metric, fold.count, fold.best_id) == ("tasker", "builder/layer:0/loss", 30, "t0")

@@ -6,6 +6,7 @@ import json
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -43,17 +44,28 @@ def test_a_record_is_carried_on_unchanged(golden: Path) -> None:
 
 
 def test_the_figures_are_those_of_the_day_it_was_written(golden: Path) -> None:
-    """The summary that the run wrote at its end comes out again."""
+    """The summary that the run wrote at its end comes out again; there may be more in it by now."""
     records = list(read_run(golden))
     written = next(record.payload["summary"] for record in records if record.type == "run_finished")
     before_the_end = [record for record in records if record.type != "run_finished"]
     again = RunFigures().read(before_the_end).summary()
-    assert json.loads(json.dumps(again)) == written
+    assert within(written, json.loads(json.dumps(again))) == []
+
+
+def within(old: Any, new: Any, place: str = "summary") -> list[str]:
+    """Return the places where *new* lacks something of *old*, or says something else."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        return [
+            lack for name in old for lack in within(old[name], new.get(name, "nothing"), f"{place}.{name}")
+        ]
+    # The last digit of a sum is that of the order in which it was added up.
+    same = old == new or (isinstance(old, float) and new == pytest.approx(old, rel=1e-12))
+    return [] if same else [f"{place}: {old!r} is {new!r} now"]
 
 
 def test_mlflow_would_be_told_of_it(golden: Path) -> None:
     """Every type that MLflow has a place for brings something."""
-    silent = {"network", "rejected_input", "gap", "status", "log"}
+    silent = {"network", "rejected_input", "gap", "status", "log", "resource_use", "budget"}
     for record in read_run(golden):
         brought = translate(record)
         told = [brought.points, brought.params, brought.tags, brought.texts, brought.blobs, brought.datasets]

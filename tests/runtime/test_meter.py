@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lezea_mlops.events import Event
 from lezea_mlops.runtime import meter as module
 from lezea_mlops.runtime.meter import MAX_ROWS, Measure, Meter
 from lezea_mlops.runtime.scopes import Scope
@@ -49,11 +50,21 @@ def replaced_clocks(patch: pytest.MonkeyPatch) -> Clocks:
 
 
 class Measured:
-    """A meter with what it recorded."""
+    """A meter with what it recorded.
+
+    Attributes:
+        wid: the writer's name.
+    """
+
+    wid = "main"
 
     def __init__(self) -> None:
         self.records: list[dict[str, Any]] = []
-        self.meter = Meter(KEY, lambda: "main", self.records.append)
+        self.meter = Meter(KEY, self)  # type: ignore[arg-type]
+
+    def record(self, event: Event) -> None:
+        """Take a record."""
+        self.records.append(dict(event.fields))
 
     def component(self, name: str, kind: str | None = None, detail: bool = False) -> Measure:
         """Return the measure of a component."""

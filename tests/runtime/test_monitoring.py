@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import urllib.error
 import urllib.request
 from pathlib import Path
@@ -136,3 +137,66 @@ def test_a_resumed_run_adds_up_over_its_attempts() -> None:
     assert hours[0] < hours[1]
     parts = sum(row["core_hours"] for row in both.payload["resources"]["components"].values())
     assert parts <= hours[1]
+
+
+SIGNAL = """
+import os, signal, sys, threading
+from lezea_mlops.tracker import ExperimentTracker
+
+settings = {"mode": "offline", "sample_period_s": 0.01, "close_timeout_s": 20, "runs_dir": "runs"}
+tracker = ExperimentTracker("Demo", settings=settings, auto_start=True)
+
+def handle(number, frame):
+    tracker.get_experiment_summary()
+    tracker.end("killed", "told to")
+    os._exit(0)
+
+signal.signal(signal.SIGTERM, handle)
+threading.Timer(1.0, os.kill, (os.getpid(), signal.SIGTERM)).start()
+step = 0
+while True:
+    tracker.log_training_step(step, {"loss": 0.5})
+    step += 1
+"""
+
+
+def test_a_handler_of_a_signal_may_end_the_run_in_the_middle_of_a_call(
+    run_python: Any, tmp_path: Path
+) -> None:
+    """Whatever the thread that samples does at that moment: neither waits for the other for ever."""
+    for _ in range(3):
+        run_python(SIGNAL, timeout_s=60)
+    runs = [journal.parent for journal in (tmp_path / "runs").glob("*/events.jsonl")]
+    ends = [record for run in runs for record in of_type(list(read_run(run)), "run_finished")]
+    assert [end.payload["reason"] for end in ends] == ["told to"] * 3
+
+
+def test_several_threads_may_take_notices(tmp_path: Path) -> None:
+    """Who comes too late for one takes none."""
+    tracker = started("offline")
+    notices = tracker._driver.notices
+    stop = threading.Event()
+
+    def give() -> None:
+        while not stop.is_set():
+            notices.append({"prometheus": "here"})
+
+    failed: list[BaseException] = []
+
+    def take() -> None:
+        try:
+            for _ in range(3_000):
+                tracker._take_notices()
+        except BaseException as error:
+            failed.append(error)
+            raise
+
+    giving, taking = threading.Thread(target=give), [threading.Thread(target=take) for _ in range(4)]
+    for thread in (giving, *taking):
+        thread.start()
+    for thread in taking:
+        thread.join()
+    stop.set()
+    giving.join()
+    tracker.end()
+    assert failed == []

@@ -45,7 +45,7 @@ def test_a_budget_that_is_passed_is_told_twice(caplog: pytest.LogCaptureFixture)
         ("run", 0.01, 1.0),
     ]
     assert all(row["spent_eur"] >= row["share"] * row["budget_eur"] for row in told)
-    lines = [message for message in caplog.messages if "of the budget of run are spent" in message]
+    lines = [message for message in caplog.messages if "of the budget of the run is spent" in message]
     assert len(lines) == 2
     tracker.end()
     assert tracker.status == "completed"
@@ -83,6 +83,29 @@ def test_a_budget_that_is_none_is_set_aside(value: Any) -> None:
     records = list(read_run(tracker.run_dir))
     assert of_type(records, "budget") == []
     assert [record.payload["argument"] for record in of_type(records, "rejected_input")] == ["budget_eur"]
+
+
+def test_a_callback_that_cannot_be_called_is_told_at_once() -> None:
+    """The budget counts all the same."""
+    tracker = sampled()
+    tracker.set_budget(1.0, callback="not a function")  # type: ignore[arg-type]
+    tracker.end()
+    records = list(read_run(tracker.run_dir))
+    assert [record.payload["argument"] for record in of_type(records, "rejected_input")] == ["callback"]
+    assert len(of_type(records, "budget")) == 1
+
+
+def test_what_is_spent_in_the_last_second_is_told() -> None:
+    """Also by a run that is over before anybody looked."""
+    heard: list[dict[str, Any]] = []
+    tracker = ExperimentTracker("budget", settings={"mode": "offline", "sample_period_s": 60, "rates": RATES})
+    tracker.set_budget(0.01, callback=heard.append)
+    tracker.start(prometheus_port=None)
+    with tracker.measure("tasker#0"):
+        sum(range(500_000))
+    tracker.end()
+    assert [event["share"] for event in heard] == [0.8, 1.0]
+    assert len(of_type(list(read_run(tracker.run_dir)), "budget_reached")) == 2
 
 
 @pytest.mark.parametrize("value", [0, -1, "much", float("inf")])

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import pickle
+import subprocess
+import sys
 import threading
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from lezea_mlops.journal import read_run
 from lezea_mlops.tracker import ExperimentTracker
+from tests.conftest import ROOT
 from tests.monitored import of_type
 
 
@@ -168,3 +173,51 @@ def test_amounts_that_cannot_be_are_set_aside(call: str, value: Any) -> None:
     assert 5 in kept.payload.values()
     summary = tracker.get_experiment_summary()
     assert (summary["resources"]["core_hours"], summary["costs"]["cpu_hours"]) == (0, 0)
+
+
+POOL = """
+import multiprocessing, sys
+from lezea_mlops.tracker import ExperimentTracker
+
+def task(tracker, number):
+    with tracker.measure(f"tasker#{number}", "tasker"):
+        sum(range(100_000))
+
+if __name__ == "__main__":
+    settings = {"mode": "offline", "runs_dir": "runs"}
+    with ExperimentTracker("Pool", settings=settings) as tracker:
+        with multiprocessing.get_context(sys.argv[1]).Pool(2) as pool:
+            pool.starmap(task, [(tracker, number) for number in range(10)], chunksize=1)
+            pool.close()
+            pool.join()
+"""
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+def test_short_tasks_of_a_pool_are_all_measured(method: str, tmp_path: Path) -> None:
+    """Each gets a copy of the tracker that lives for less than a second and is never ended."""
+    (tmp_path / "program.py").write_text(POOL)
+    path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
+    subprocess.run(
+        [sys.executable, "program.py", method],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": path},
+        check=True,
+    )
+    [run_dir] = (tmp_path / "runs").iterdir()
+    measured = [
+        use["component_id"]
+        for record in of_type(list(read_run(run_dir)), "resource_use")
+        for use in record.payload["uses"]
+    ]
+    assert sorted(measured) == sorted(f"tasker#{number}" for number in range(10))
+
+
+def test_what_was_measured_shows_at_once() -> None:
+    """A question for the figures need not wait for the next record."""
+    tracker = offline()
+    with tracker.measure("tasker#0", "tasker"):
+        burn()
+    assert tracker.get_experiment_data()["resources"]["components"]["tasker#0"]["uses"] == 1
+    assert tracker.get_experiment_summary()["resources"]["core_hours"] > 0
+    tracker.end()

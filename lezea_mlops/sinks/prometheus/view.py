@@ -159,7 +159,9 @@ class LiveView:
 
     def _fold(self, record: Envelope, p: Payload) -> None:
         folder = ("population", text_of(p.get("level")), text_of(p.get("split")), text_of(p.get("metric")))
-        self._take(record, {name: p.get(name) for name in ("mean", "min", "max", "count")}, *folder)
+        # They stand for individuals, and take the place of nothing else.
+        figures = {name: p.get(name) for name in ("mean", "min", "max", "count")}
+        self._take(record, figures, *folder, individual=True)
 
     # ------------------------------------------------------------------ evolution and resources
 

@@ -36,7 +36,7 @@ class Demonstration(NamedTuple):
     @property
     def run_dir(self) -> Path:
         """The folder of its run."""
-        (found,) = (self.folder / "runs").iterdir()
+        (found,) = (journal.parent for journal in (self.folder / "runs").glob("*/events.jsonl"))
         return found
 
     @property
@@ -98,6 +98,24 @@ def _has_mongodb() -> bool:
 def evolution(demonstration: Demonstration) -> Evolution:
     """What the journal of the demonstration says of its modifications and networks."""
     return read_evolution(demonstration.run_dir)
+
+
+def test_the_demonstration_tells_what_its_modifications_cost(demonstration: Demonstration) -> None:
+    """From real measurements: what it prints, and what ``lezea costs`` finds in the journal, are the same sums."""
+    printed = {
+        verdict: (float(eur), int(count))
+        for eur, count, verdict in re.findall(
+            r"([\d.e-]+) EUR for trying (\d+) (accepted|rejected) modifications", demonstration.output
+        )
+    }
+    lezea = "from lezea_mlops.cli import app; app()"
+    costs = json.loads(demonstration.run("-c", lezea, "costs", str(demonstration.run_dir), "--json"))["costs"]
+    for verdict, (eur, count) in printed.items():
+        assert eur > 0
+        assert count == costs["modifications"][verdict]["count"]
+        assert eur == pytest.approx(costs["modifications"][verdict]["eur"], rel=0.1)
+    assert printed.keys() == {"accepted", "rejected"}
+    assert sum(eur for eur, _ in printed.values()) < costs["eur"]
 
 
 def test_the_demonstration_evolves_and_leaves_a_finished_run(demonstration: Demonstration) -> None:

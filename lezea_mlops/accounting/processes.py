@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, TypeAlias
+from typing import Any
 
 from lezea_mlops._bounded import BoundedTable, stored_step, stored_text
+from lezea_mlops.accounting.families import ProcessKey, Span, Told, used_by_all
 from lezea_mlops.accounting.gpus import Devices, Gpu, read_gpus
 from lezea_mlops.accounting.integrals import Knots, seconds_between
 from lezea_mlops.accounting.quantities import BYTES_PER_GB, Quantities, amount, short_text, stored_amount
@@ -15,9 +16,6 @@ MAX_PROCESSES = 512
 _COUNTERS = (
     "exact_cpu_s", "cpu_s", "children_cpu_s", "read_bytes", "write_bytes", "read_operations", "write_operations",
 )  # fmt: skip
-
-# Writer, process id, attempt.
-ProcessKey: TypeAlias = "tuple[str, int, int]"
 
 
 class Counter:
@@ -78,6 +76,7 @@ class Process:
         self._knots = Knots()
         self._names: list[str] = []
         self._ts: int | None = None
+        self._span: Span | None = None
         self._memory: tuple[float | None, float | None] = (None, None)
         self._gpus: dict[str, Gpu] = {}
 
@@ -94,12 +93,27 @@ class Process:
         """Return the CPU seconds of its children."""
         return self._counters["children_cpu_s"].total
 
+    def told(self) -> Told:
+        """Return what is known of it by now."""
+        used = Quantities()
+        used.add(self.used)
+        used.cpu_s = self.own_cpu_s() + self.children_cpu_s()
+        used.gb_s += self.children_gb_s
+        used.wall_s = max(used.wall_s, self.measured_s)
+        return Told(self._span or (0, 0), used, self.own_cpu_s(), self.used.gb_s)
+
+    def _reach(self, from_us: int, to_us: int) -> None:
+        first, last = self._span or (from_us, to_us)
+        self._span = min(first, from_us), max(last, to_us)
+
     def measure(self, ts: int, cpu_s: float | None) -> None:
         """Take the exact CPU time that a window of measured uses tells."""
+        self._reach(ts, ts)
         self._counters["exact_cpu_s"].take(ts, cpu_s)
 
     def sample(self, ts: int, fields: Mapping[str, Any], owner: str, devices: Devices) -> None:
         """Take one sample at *ts* (UTC microseconds)."""
+        self._reach(ts, ts)
         told = fields.get("process")
         told = told if isinstance(told, Mapping) else {}
         grew = {
@@ -161,6 +175,7 @@ class Process:
 
     def window(self, from_us: int, to_us: int, wall_s: float, parts: int) -> Window:
         """Return the window of these moments, made now if it is new; a part of it has arrived."""
+        self._reach(from_us, to_us)
         for window in reversed(self.windows):
             if (window.from_us, window.to_us) == (from_us, to_us) and window.missing > 0:
                 break
@@ -200,6 +215,7 @@ class Process:
         return {
             "used": self.used.state(), "children_gb_s": self.children_gb_s, "peak": self.peak_memory_bytes,
             "measured_s": self.measured_s, "dropped": self.dropped, "ts": self._ts, "memory": list(self._memory),
+            "span": None if self._span is None else list(self._span),
             "counters": {name: counter.state() for name, counter in self._counters.items()},
             "knots": self._knots.state(), "names": list(self._names),
             "gpus": {device: list(gpu) for device, gpu in self._gpus.items()},
@@ -220,6 +236,8 @@ class Process:
         process.measured_s = stored_amount(state["measured_s"])
         process.dropped = state["dropped"] is True
         process._ts = None if state["ts"] is None else stored_step(state["ts"])
+        if state["span"] is not None:
+            process._reach(*map(stored_step, state["span"]))
         own, children = map(_stored_or_none, state["memory"])
         process._memory = own, children
         process._counters = {name: Counter.restored(state["counters"][name]) for name in _COUNTERS}
@@ -272,24 +290,13 @@ class Processes:
     def _of(self, key: ProcessKey) -> Process:
         if key not in self._table and len(self._table) >= MAX_PROCESSES:
             process = self._table.pop_oldest()
-            self._gone.add(_flat(process))
+            self._gone.add(process.told().used)
         return self._table[key]
 
     def total(self) -> Quantities:
-        """Return what all processes used, each counted once although a parent's samples tell of its children too."""
-        total = Quantities()
+        """Return what all processes used, each counted once whoever tells of it."""
+        total = used_by_all((key, process.told()) for key, process in self._table.items())
         total.add(self._gone)
-        families: dict[tuple[int, str], _Member] = {}
-        for (writer, _pid, attempt), process in self._table.items():
-            families.setdefault((attempt, writer), _Member()).take(process)
-        # The longest names first: a child's name begins with its parent's.
-        for (attempt, writer), member in sorted(families.items(), key=lambda item: -len(item[0][1])):
-            parent = families.get((attempt, writer.rpartition(".")[0]))
-            used = member.used()
-            if parent is None:
-                total.add(used)
-            else:
-                parent.below.add(used)
         return total
 
     def peak_memory_mb(self) -> float:
@@ -317,50 +324,12 @@ class Processes:
         self._devices.restore(state["devices"])
 
 
-class _Member:
-    """The processes of one writer, while families are summed."""
-
-    def __init__(self) -> None:
-        self.below = Quantities()
-        self._own = Quantities()
-        self._own_cpu_s = self._own_gb_s = 0.0
-
-    def take(self, process: Process) -> None:
-        """Add one process of the writer."""
-        self._own.add(_flat(process))
-        self._own_cpu_s += process.own_cpu_s()
-        self._own_gb_s += process.used.gb_s
-
-    def used(self) -> Quantities:
-        """Return what it and all below it used; what its samples tell of children counts once."""
-        used, below = Quantities(), Quantities()
-        used.add(self._own)
-        below.add(self.below)
-        used.cpu_s = max(self._own.cpu_s, self._own_cpu_s + below.cpu_s)
-        used.gb_s = max(self._own.gb_s, self._own_gb_s + below.gb_s)
-        used.io_bytes = max(self._own.io_bytes, below.io_bytes)
-        used.io_operations = max(self._own.io_operations, below.io_operations)
-        below.cpu_s = below.gb_s = below.io_bytes = below.io_operations = 0.0
-        used.add(below)
-        return used
-
-
 def process_key(fields: Any, attempt: int) -> ProcessKey | None:
     """Return which process *fields* name; None if they name none."""
     if not isinstance(fields, Mapping):
         return None
     writer, pid = short_text(fields.get("writer")), fields.get("pid")
     return None if writer is None else (writer, pid if type(pid) is int and abs(pid) < 2**63 else 0, attempt)
-
-
-def _flat(process: Process) -> Quantities:
-    """Return what a process with its children used."""
-    used = Quantities()
-    used.add(process.used)
-    used.cpu_s = process.own_cpu_s() + process.children_cpu_s()
-    used.gb_s += process.children_gb_s
-    used.wall_s = max(used.wall_s, process.measured_s)
-    return used
 
 
 def _stored_key(state: Any) -> ProcessKey:

@@ -5,10 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from lezea_mlops.accounting import Accounts
 from lezea_mlops.accounting.processes import MAX_PROCESSES
-from tests.accounting.streams import APPROX, Record, gpu, sample, told, use, window
+from tests.accounting.streams import APPROX, Record, gpu, sample, through_json, told, use, window
 
 HOUR = 3_600.0
 
@@ -193,3 +195,91 @@ def test_the_highest_memory_of_a_process_is_known() -> None:
         sample(10, memory_gb=1),
     )
     assert process(*records)["peak_memory_mb"] == 5 * 1024
+
+
+def core_seconds(*records: Record) -> float:
+    """Return the CPU seconds of the processes of a stream."""
+    return float(process(*records)["core_hours"]) * HOUR
+
+
+def test_a_copy_in_the_same_process_counts_no_use_again() -> None:
+    """A copied tracker measures its process once more, and has samples of it too; GPUs are handed out among both."""
+    records = [window(0, 10, use("a", 1.0, 1.0), cpu_s=3.6)]
+    records.append(window(2, 10, use("b", 1.0, 1.0), cpu_s=2.4, writer="main.0a1b2c3d"))
+    assert core_seconds(*records) == core_seconds(*records[::-1]) == pytest.approx(3.6, rel=APPROX)
+    for writer, since in (("main", 0), ("main.0a1b2c3d", 2)):
+        for t in (since, 10):
+            own = {"read_bytes": 10 * (t - since), "write_operations": t - since}
+            told_of = {"cpu_s": 0.3 * (t - since), "children_cpu_s": 2.0 * (t - since), **own}
+            records.append(
+                sample(t, writer=writer, memory_gb=1, children_gb=3, gpus=[gpu(power_w=100)], **told_of)
+            )
+    for stream in (records, records[::-1]):
+        used = process(*stream)
+        assert used["core_hours"] * HOUR == pytest.approx(3.6 + 20, rel=APPROX)
+    used = process(*records)
+    assert used["gb_hours"] * HOUR == pytest.approx(40, rel=APPROX)
+    assert used["wall_hours"] * HOUR == pytest.approx(10, rel=APPROX)
+    assert (used["io_bytes"], used["io_operations"]) == pytest.approx((100, 10), rel=APPROX)
+    assert used["gpu_held_hours"] * HOUR == pytest.approx(10, rel=APPROX)
+    assert used["energy_kwh"] * 3.6e6 == pytest.approx(1_000, rel=APPROX)
+
+
+def test_a_worker_that_gets_a_copy_with_each_task_counts_each_task() -> None:
+    """Copies that were used one after the other tell of different times, those used together of the same."""
+    one_by_one = [window(5 * n, 5 * n + 5, cpu_s=2.0, pid=9, writer=f"main.{n}") for n in range(4)]
+    together = [window(n, 20, cpu_s=(20 - n) / 4, pid=9, writer=f"main.a{n}") for n in range(4)]
+    assert core_seconds(*one_by_one) == pytest.approx(8, rel=APPROX)
+    assert core_seconds(*together) == pytest.approx(5, rel=APPROX)
+    assert core_seconds(*together, window(0, 20, cpu_s=7.0)) == pytest.approx(12, rel=APPROX)
+
+
+def test_what_a_copy_started_is_below_the_process_that_it_was_in() -> None:
+    """The worker's samples tell of its children, whichever of its copies gave them their tracker."""
+    worker = [sample(t, writer="main.a", pid=9, cpu_s=t, children_cpu_s=3.0 * t) for t in (0, 10)]
+    copy = [window(1, 9, cpu_s=8.0, pid=9, writer="main.b")]
+    child = [sample(t, writer="main.b.c", pid=10, cpu_s=2.0 * t) for t in (0, 10)]
+    assert core_seconds(*worker, *copy, *child) == pytest.approx(40, rel=APPROX)
+
+
+@pytest.mark.parametrize(
+    ("writer", "pid"), [("main.a", 4712), ("rank1", 4711), ("rank1.a", 4711), ("main.a", None)]
+)
+def test_other_processes_are_added(writer: str, pid: Any) -> None:
+    """Another id, another rank in a container of its own, or an id that nobody knows."""
+    assert core_seconds(
+        window(0, 10, cpu_s=3.0, pid=pid and 4711), window(0, 10, cpu_s=2.0, writer=writer, pid=pid)
+    ) == pytest.approx(5, rel=APPROX)
+
+
+def test_a_copy_of_another_attempt_is_another_process() -> None:
+    """In a container both attempts may be process 1."""
+    accounts = told(window(0, 10, cpu_s=3.0, pid=1))
+    accounts.restart()
+    told(window(5, 15, cpu_s=2.0, pid=1, writer="main.a"), accounts=accounts)
+    assert accounts.as_dict()["process"]["core_hours"] * HOUR == pytest.approx(5, rel=APPROX)
+
+
+counted_spans = st.lists(st.tuples(st.integers(0, 19), st.integers(1, 20)), min_size=1, max_size=8)
+
+
+@given(st.lists(st.integers(0, 5), min_size=40, max_size=40), counted_spans, st.booleans())
+def test_copies_never_count_more_than_was_used(
+    used_s: list[int], spans: list[tuple[int, int]], main_is_there: bool
+) -> None:
+    """Each tells what the process used while it was there; nothing is lost where one was there all the time."""
+    windows = [
+        window(
+            start, start + length, cpu_s=float(sum(used_s[start : start + length])), writer=f"main.{number}"
+        )
+        for number, (start, length) in enumerate(spans)
+    ]
+    if main_is_there:
+        windows.append(window(0, 40, cpu_s=float(sum(used_s))))
+    seen = {second for start, length in spans for second in range(start, start + length)}
+    truth = sum(used_s) if main_is_there else sum(used_s[second] for second in seen)
+    least = max(fields["process"]["cpu_s"] for _, fields, _, _ in windows)
+    known = told(*windows)
+    counted = known.as_dict()["process"]["core_hours"] * HOUR
+    assert least - 1e-6 <= counted <= truth + 1e-6
+    assert through_json(known).as_dict()["process"] == known.as_dict()["process"]

@@ -1,5 +1,6 @@
 """The points of a run's metrics, read out of its records: the names and steps are those that MLflow shows.
 
+There, what a further writer such as a rank logged stands behind its name; here, each point says whose it is.
 Any program may have written a journal. Nothing here raises for what a payload holds; what is no number is no point.
 """
 

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from lezea_mlops.events import Envelope
 from lezea_mlops.insight import Point, history_of, points_of
+from lezea_mlops.sinks.mlflow.translation import translate
 
 POINTS = st.lists(
     st.builds(
@@ -139,6 +140,20 @@ def record(kind: str, seq: int = 7, **payload: Any) -> Envelope:
 def points(kind: str, **payload: Any) -> dict[str, tuple[Any, Any]]:
     """Return step and value by name."""
     return {point.name: (point.step, point.value) for point in points_of([record(kind, **payload)])}
+
+
+@pytest.mark.parametrize("kind", ["resource", "resource_totals"])
+@pytest.mark.parametrize(("wid", "before"), [("main", ""), ("courier", ""), ("rank1", "rank1/")])
+def test_names_are_those_of_mlflow_whoever_logged(kind: str, wid: str, before: str) -> None:
+    """What the courier tells of the run has plain names in both; of a rank MLflow says whose they are."""
+    payload = {
+        "resource": {"component_id": "process", "memory_mb": 1.5, "sample": {"host": {"cpu_percent": 50}}},
+        "resource_totals": {"resources": {"total": {"core_hours": 2}}, "costs": {"eur": 0.5}},
+    }[kind]
+    told = Envelope(kind, {"seq": 7, "ts": 5, "wid": wid, "att": 3}, payload)
+    ours = {(f"{before}{point.name}", point.step, point.value, point.wid) for point in points_of([told])}
+    assert ours == {(point.key, point.step, point.value, wid) for point in translate(told).points}
+    assert len(ours) == 2
 
 
 @pytest.mark.parametrize(

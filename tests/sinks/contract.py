@@ -20,7 +20,7 @@ import numpy as np
 import pytest
 
 from lezea_mlops.events import CLASS_OF_TYPE, Envelope
-from lezea_mlops.journal import JournalWriter, RunFolder, read_run
+from lezea_mlops.journal import COURIER_WRITER, JournalWriter, RunFolder, read_run
 from lezea_mlops.sinks.base import Run, Sink, destination_id
 from lezea_mlops.tracker import ExperimentTracker
 
@@ -168,7 +168,7 @@ def a_run_like(folder: RunFolder, name: str) -> Run:
 
 @pytest.fixture(scope="session")
 def rich_run(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
-    """A run with every type of event, two attempts, two writers, odd names, files and large values."""
+    """A run with every type of event, two attempts, three writers, odd names, files and large values."""
     place = tmp_path_factory.mktemp("rich")
     (place / "model.bin").write_bytes(b"weights, first")
     with pytest.MonkeyPatch.context() as patch:
@@ -182,6 +182,7 @@ def rich_run(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
         patch.delenv("RANK")
         folder = RunFolder(first.run_dir)
         other_programs(folder)
+        a_courier(folder)
         second_attempt(tracker(place, "completed run", resume=first.experiment_id, purpose="another try"))
     assert {record.type for record in records_of(folder)} >= set(CLASS_OF_TYPE)
     return folder
@@ -268,6 +269,23 @@ def second_writer(tracker: ExperimentTracker) -> None:
     tracker.log_modification_tree(3, [{"type": "prune"}])
     tracker.log_comment("Rank 1 says hello.")
     tracker.end("failed", "rank 1 died")
+
+
+def a_courier(folder: RunFolder) -> None:
+    """Speak for the run as the process that drove its first attempt; the second tells totals and prices anew."""
+    writer = JournalWriter(folder, COURIER_WRITER, attempt=1, durability="process")
+    said: list[tuple[str, Mapping[str, Any]]] = [
+        ("rates", {"rates": {"core_hour_eur": 9.5}}),
+        ("resource", SAMPLE),
+        ("budget_reached", {"branch": "run", "budget_eur": 12.5, "spent_eur": 12.6, "share": 1.0}),
+        ("resource_totals", {
+            "resources": {"total": {"core_hours": 0.25}, "unattributed": {"core_hours": 0.25}},
+            "costs": {"eur": 2.375},
+        }),
+    ]  # fmt: skip
+    for kind, fields in said:
+        writer.append(kind, fields)
+    writer.close()
 
 
 def second_attempt(tracker: ExperimentTracker) -> None:

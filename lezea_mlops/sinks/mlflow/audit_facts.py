@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from lezea_mlops.events import Envelope
 from lezea_mlops.sinks.base import AuditCounts, Finding
-from lezea_mlops.sinks.mlflow.audit_files import WantedFiles
+from lezea_mlops.sinks.mlflow.audit_files import WantedFiles, wanted_text
 from lezea_mlops.sinks.mlflow.audit_survey import Claim, Stored, Survey, brief
 from lezea_mlops.sinks.mlflow.marks import (
     CAPPED_TAG,
@@ -98,7 +98,8 @@ class Facts:
         self._take_status(record, owed, brought)
         self._take_told(record, owed, brought)
         for name, value in brought.tags.items():
-            if brought.status is None or name not in OUTCOME_TAGS:
+            is_outcome = brought.status is not None and name in OUTCOME_TAGS
+            if not is_outcome and (not owed or self._survey.standing.is_newest(record, brought, name)):
                 self._want_tag(name, value, record, owed)
         if record.att > 1 and brought.step is not None:
             self._take_step(record, owed, brought.step)
@@ -179,7 +180,7 @@ class Facts:
             self._found.append(Finding("missing", what, record.wid, record.seq, digest, mendable=True))
 
     def _want_text(self, text: TextFile, record: Envelope) -> None:
-        self._files.want(text.path, len(text.content.encode()), record)
+        self._files.want(wanted_text(text), record)
 
     def _status_findings(
         self, order: StatusOrder, record: Envelope, brought: Translation
@@ -206,5 +207,5 @@ def _sent(name: str, value: str, record: Envelope, files: WantedFiles) -> str:
     whole: list[TextFile] = []
     sent = shortened(value, f"values/tags/{file_part(name)}", MAX_TAG, whole)
     for text in whole:
-        files.want(text.path, len(text.content.encode()), record)
+        files.want(wanted_text(text), record)
     return sent

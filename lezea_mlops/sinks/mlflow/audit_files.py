@@ -1,8 +1,10 @@
-"""Files: each one that records brought is among the artifacts, and has its size."""
+"""Files: each one that records brought is among the artifacts, and has its size; one of the whole run, its content."""
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
+from typing import NamedTuple
 from zlib import crc32
 
 from lezea_mlops.events import Envelope
@@ -10,8 +12,22 @@ from lezea_mlops.journal import BlobStore, RunFolder
 from lezea_mlops.sinks.base import AuditCounts, AuditedJournal, Finding
 from lezea_mlops.sinks.mlflow.audit_survey import Stored, Survey
 from lezea_mlops.sinks.mlflow.marks import status_order
-from lezea_mlops.sinks.mlflow.pieces import BlobFile, Translation
+from lezea_mlops.sinks.mlflow.pieces import BlobFile, TextFile, Translation
 from lezea_mlops.sinks.mlflow.translation import translate
+
+
+class WantedFile(NamedTuple):
+    """A file that a record must have left in MLflow.
+
+    Attributes:
+        path: its name there.
+        size: in bytes; None: any.
+        sha256: of its content, where the size would not tell one record's file from another's; None: any.
+    """
+
+    path: str
+    size: int | None
+    sha256: str | None = None
 
 
 class WantedFiles:
@@ -22,24 +38,23 @@ class WantedFiles:
         self._survey = survey
         self._counts = counts
         self._blobs = BlobStore(RunFolder(stored.folder).blobs)
-        # path → writer → size (None: any) and number of the record
-        self._wanted: dict[str, dict[str, tuple[int | None, int]]] = {}
+        # path → writer → file and number of the record
+        self._wanted: dict[str, dict[str, tuple[WantedFile, int]]] = {}
 
-    def want(self, path: str, size: int | None, record: Envelope) -> None:
+    def want(self, file: WantedFile, record: Envelope) -> None:
         """Expect a file."""
-        self._wanted.setdefault(path, {})[record.wid] = (size, record.seq)
+        self._wanted.setdefault(file.path, {})[record.wid] = (file, record.seq)
 
-    def brought_by(
-        self, record: Envelope, owed: bool, brought: Translation
-    ) -> Iterator[tuple[str, int | None]]:
-        """Yield path and size of the files that a record must have left in MLflow."""
+    def brought_by(self, record: Envelope, owed: bool, brought: Translation) -> Iterator[WantedFile]:
+        """Yield the files that a record must have left in MLflow."""
         if not owed:
             return
         for blob in brought.blobs:
-            yield blob.path, self._size_of(blob)
+            yield WantedFile(blob.path, self._size_of(blob))
         if not self._outdone(record, brought):
             for text in brought.texts:
-                yield text.path, len(text.content.encode())
+                if self._survey.standing.is_newest(record, brought, text.path):
+                    yield wanted_text(text, exactly=text.path in brought.of_run)
 
     def findings(self, journal: AuditedJournal) -> Iterator[Finding]:
         """Yield what is missing, and what has another size."""
@@ -69,13 +84,16 @@ class WantedFiles:
         self._counts.checked += 1
         wid = max(wanted, key=lambda wid: wid == "main")
         expected, seq = wanted[wid]
-        words = "a file" if expected is None else f"{expected} bytes"
+        words = "a file" if expected.size is None else f"{expected.size} bytes"
         if not is_there:
             return Finding("missing", f"file {path}", wid, seq, words, mendable=True)
-        sizes = {size for size, _ in wanted.values()}
-        if size is None or None in sizes or size in sizes:
+        sizes = {file.size for file, _ in wanted.values()}
+        if size is not None and None not in sizes and size not in sizes:
+            return Finding("altered", f"file {path}", wid, seq, words, f"{size} bytes", mendable=True)
+        if expected.sha256 is None or (sha256 := self._stored.sha256(path)) == expected.sha256:
             return None
-        return Finding("altered", f"file {path}", wid, seq, words, f"{size} bytes", mendable=True)
+        expected_words, found = f"{words}, sha256:{expected.sha256[:16]}", f"sha256:{sha256[:16]}"
+        return Finding("altered", f"file {path}", wid, seq, expected_words, found, mendable=True)
 
     def _outdone(self, record: Envelope, brought: Translation) -> bool:
         """Tell whether another writer said something newer of the run: then the texts of an end may be left out."""
@@ -103,9 +121,15 @@ class Files:
 
     def take(self, record: Envelope, owed: bool, brought: Translation) -> None:
         """Expect the files of one record."""
-        for path, size in self.wanted.brought_by(record, owed, brought):
-            if crc32(path.rpartition("/")[0].encode()) % self._parts == self._part:
-                self.wanted.want(path, size, record)
+        for file in self.wanted.brought_by(record, owed, brought):
+            if crc32(file.path.rpartition("/")[0].encode()) % self._parts == self._part:
+                self.wanted.want(file, record)
+
+
+def wanted_text(text: TextFile, *, exactly: bool = False) -> WantedFile:
+    """Return what must stand where a text was sent; only *exactly* where another text could have its size."""
+    content = text.content.encode()
+    return WantedFile(text.path, len(content), hashlib.sha256(content).hexdigest() if exactly else None)
 
 
 def _paths(brought: Translation) -> list[str]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import tempfile
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -12,7 +14,7 @@ from typing import Any
 from lezea_mlops.events import Envelope
 from lezea_mlops.sinks.base import Rejected, Run, Unavailable
 from lezea_mlops.sinks.mlflow.connection import connect, translated_errors
-from lezea_mlops.sinks.mlflow.marks import StatusOrder, status_order
+from lezea_mlops.sinks.mlflow.marks import Standing, StatusOrder, status_order
 from lezea_mlops.sinks.mlflow.names import file_part, fit
 from lezea_mlops.sinks.mlflow.params import MAX_PARAM, shortened
 from lezea_mlops.sinks.mlflow.pieces import Point, Translation
@@ -80,6 +82,12 @@ class Stored:
             found = self._client.list_artifacts(self.run_id, folder or None)
         return {item.path.rpartition("/")[2]: item.file_size for item in found if not item.is_dir}
 
+    def sha256(self, path: str) -> str:
+        """Return the SHA-256 of a file's content."""
+        with tempfile.TemporaryDirectory(prefix="lezea-audit-") as place, asking(self._uri):
+            content = Path(self._client.download_artifacts(self.run_id, path, place))
+            return hashlib.sha256(content.read_bytes()).hexdigest()
+
     def datasets(self) -> set[tuple[str, str]]:
         """Return name and digest of the datasets."""
         inputs = self.run.inputs.dataset_inputs if self.run.inputs else []
@@ -145,6 +153,7 @@ class Survey:
         withheld: points of individuals whose names are not shown.
         claims: by param, the values with which it may stand in MLflow.
         newest: by writer, the order of its newest start or end.
+        standing: the newest records of those that are owed.
     """
 
     def __init__(self, stored: Stored) -> None:
@@ -155,6 +164,7 @@ class Survey:
         self.withheld = 0
         self.claims: dict[str, list[Claim]] = {}
         self.newest: dict[str, StatusOrder] = {}
+        self.standing = Standing()
 
     def take(self, record: Envelope, owed: bool, brought: Translation) -> None:
         """Count what one record brings."""
@@ -167,6 +177,8 @@ class Survey:
         self.files += len(brought.texts) + len(brought.blobs)
         for name, value in brought.params.items():
             self._claim(fit(name), shortened_param(name, value), record, owed)
+        if owed:
+            self.standing.take(record, brought)
         if brought.status is not None:
             order = status_order(record, brought.status)
             self.newest[record.wid] = max(order, self.newest.get(record.wid, order))

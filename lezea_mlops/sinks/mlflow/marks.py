@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -21,6 +21,38 @@ OUTCOME_TAGS = ("lezea.reason", "lezea.error")
 
 # Attempt, rank, time, writer, number: see ``status_order``.
 StatusOrder = list[Any]
+
+
+class Standing:
+    """Which record said last what a run has one of; those before it do not say it again.
+
+    One writer's records come after another's, so that what is older may arrive later.
+    """
+
+    def __init__(self, stored: Mapping[str, Any] | None = None) -> None:
+        # Lists, for the keys are stored as JSON.
+        self._newest: dict[str, list[Any]] = {name: list(key) for name, key in (stored or {}).items()}
+
+    def take(self, record: Envelope, translation: Translation) -> Translation:
+        """Return *translation* without what a newer record said, and remember what it says itself."""
+        if not translation.of_run:
+            return translation
+        key = list(record.order_key)
+        outdone = {name for name in translation.of_run if self._newest.get(name, key) > key}
+        self._newest |= dict.fromkeys(translation.of_run - outdone, key)
+        return replace(
+            translation,
+            tags={name: value for name, value in translation.tags.items() if name not in outdone},
+            texts=[text for text in translation.texts if text.path not in outdone],
+        )
+
+    def is_newest(self, record: Envelope, translation: Translation, name: str) -> bool:
+        """Tell whether no newer record says what *record* says by a tag or path; True if each record has its own."""
+        return name not in translation.of_run or self._newest.get(name) == list(record.order_key)
+
+    def stored(self) -> dict[str, list[Any]]:
+        """Return what is to be remembered."""
+        return dict(self._newest)
 
 
 def told_of(key: str, point: Point) -> Iterator[tuple[str, str]]:

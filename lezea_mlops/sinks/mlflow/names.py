@@ -14,6 +14,10 @@ import re
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
 
+from lezea_mlops.journal import COURIER_WRITER, MAIN_WRITER
+
+# Who speaks for the run as a whole; metrics, files and status of other writers stand apart.
+SPEAKERS = (MAIN_WRITER, COURIER_WRITER)
 MAX_NAME = 250
 MAX_FILE_NAME_BYTES = 200
 MAX_PATH_BYTES = 1_000
@@ -67,7 +71,7 @@ def fit(escaped: str, limit: int = MAX_NAME) -> str:
 
 
 def metric_key(scope: Iterable[tuple[str, str]], folder: Iterable[str], name: str, wid: str) -> str:
-    """Return the escaped name of a metric: ``<scope>/<folder>/<name>``, behind the writer if that is not ``main``.
+    """Return the escaped name of a metric: ``<scope>/<folder>/<name>``, behind a writer that is none of ``SPEAKERS``.
 
     A part before the last that holds a colon is a scope, and nothing else: ``a:b/c`` as a user's own name is shown
     as ``a_x3A_b/c``.
@@ -90,7 +94,7 @@ def _metric_key(scope: tuple[tuple[str, str], ...], folder: tuple[str, ...], nam
     parts[:0] = [
         f"{_without_colons(_marked_part(level))}:{_marked_part(identity)}" for level, identity in scope
     ]
-    if wid != "main":
+    if wid not in SPEAKERS:
         parts.insert(0, _without_colons(_marked_part(wid)))
     return _settled("/".join(parts))
 

@@ -87,6 +87,7 @@ class Translation:
 
     Attributes:
         step: the step of the program's own that it belongs to, if it has one.
+        of_run: names of those tags and paths of those texts of which a run has one; the newest record's stands.
     """
 
     points: list[Point] = field(default_factory=list)
@@ -98,6 +99,7 @@ class Translation:
     note: tuple[str, str] | None = None
     status: str | None = None
     step: int | None = None
+    of_run: frozenset[str] = frozenset()
 
 
 # ---------------------------------------------------------------------- values

@@ -26,6 +26,7 @@ from lezea_mlops.sinks.mlflow.marks import (
     CAPPED_TEXT,
     OUTCOME_TAGS,
     SUPERSEDED_TAG,
+    Standing,
     StatusOrder,
     read_order,
     said_of_the_past,
@@ -65,6 +66,7 @@ class MlflowSink:
         self._sender: Sender | None = None
         self._names: dict[str, None] = {}
         self._notes = Notes()
+        self._standing = Standing()
         self._told: set[str] = set()
         self._params = ParamHistory({}, {})
         self._status_order: StatusOrder = []
@@ -83,6 +85,7 @@ class MlflowSink:
         self._recreate = bool(state.get("recreate"))
         self._names = dict.fromkeys(state.get("names", ()))
         self._notes = Notes(state.get("notes", ()))
+        self._standing = Standing(state.get("standing"))
         with translated_errors(self.destination):
             run_id = state.get("run_id")
             found = read_run(self._client, run_id, run.run_id) if run_id else self._find()
@@ -93,26 +96,27 @@ class MlflowSink:
         """Take *records*: metrics in batches, then files, the status last."""
         if time.monotonic() - self._answered_s > PROBE_AFTER_S:
             probe(self.destination)
-        names = dict(self._names)
+        names, standing = dict(self._names), self._standing.stored()
         try:
             with translated_errors(self.destination):
                 self._deliver(records)
         except (Rejected, RunGone):
             # What MLflow has by now is asked of itself; and "invalid parameter" is its word of a deleted run too.
-            self._names = names
+            self._names, self._standing = names, Standing(standing)
             with translated_errors(self.destination):
                 self._remember_again()
             raise
         self._answered_s = time.monotonic()
 
     def state(self) -> Mapping[str, Any]:
-        """Return MLflow's ids, the admitted metric names and the notes of the description."""
+        """Return MLflow's ids, the admitted metric names, the notes, and which records said last what stands."""
         return {
             "run_id": self._run_id,
             "experiment_id": self._experiment_id,
             "url": self._url(),
             "names": list(self._names),
             "notes": self._notes.stored(),
+            "standing": self._standing.stored(),
         }
 
     def close(self) -> None:
@@ -183,7 +187,7 @@ class MlflowSink:
         texts: dict[str, str] = {}
         status: tuple[StatusOrder, Envelope, str] | None = None
         for record in records:
-            translation = translate(record)
+            translation = self._standing.take(record, translate(record))
             self._note(record, translation, tags)
             if (word := translation.status) is not None:
                 order, newest = status_order(record, word), status[0] if status else self._status_order

@@ -9,7 +9,7 @@ from typing import Any
 
 from lezea_mlops.events import Envelope
 from lezea_mlops.sinks.mlflow.expenses import EXPENSES
-from lezea_mlops.sinks.mlflow.names import dotted, file_part, file_path, fit, user_tag
+from lezea_mlops.sinks.mlflow.names import SPEAKERS, dotted, file_part, file_path, fit, user_tag
 from lezea_mlops.sinks.mlflow.pieces import (
     BlobFile,
     Dataset,
@@ -32,8 +32,6 @@ from lezea_mlops.sinks.mlflow.pieces import (
 )
 
 STATUS_OF = {"completed": "FINISHED", "failed": "FAILED", "killed": "KILLED"}
-# Who speaks for the run as a whole; files and status of other writers stand apart.
-SPEAKERS = ("main", "courier")
 # A user's file at the top may not stand where these folders and this file are.
 RESERVED = frozenset(
     "business checkpoints config data datasets environment error modifications notes population resources results "
@@ -77,11 +75,11 @@ def _large_values(record: Envelope, out: Translation) -> None:
 
 
 def _keep_apart(record: Envelope, out: Translation) -> None:
-    """Put the files of a writer that is not ``main`` into a folder of its own; it says nothing of the whole run."""
+    """Put the files of a writer that is none of ``SPEAKERS`` into a folder of its own; it says nothing of the run."""
     folder = file_part(record.wid)
     out.texts = [replace(text, path=f"{folder}/{text.path}") for text in out.texts]
     out.blobs = [replace(blob, path=f"{folder}/{blob.path}") for blob in out.blobs]
-    out.tags, out.status = {}, None
+    out.tags, out.status, out.of_run = {}, None, frozenset()
     if out.note is not None and out.note[0] == "purpose":
         out.note = None
 

@@ -187,12 +187,15 @@ def test_a_folder_cannot_be_taken_for_a_scope(
         ([], ["resources", "tasker#0"], "cpu_percent", "main", "resources/tasker_x23_0/cpu_percent"),
         ([], [], "loss", "rank1", "rank1/loss"),
         ([("builder", "42")], [], "loss", "rank1", "rank1/builder:42/loss"),
+        ([], [], "loss", "rank1.ab12cd34", "rank1.ab12cd34/loss"),
+        ([], [], "loss", "main.ab12cd34", "main.ab12cd34/loss"),
+        ([], ["resources", "total"], "core_hours", "courier", "resources/total/core_hours"),
     ],
 )  # fmt: skip
 def test_metrics_stand_where_the_design_says(
     scope: list[tuple[str, str]], folder: list[str], name: str, wid: str, expected: str
 ) -> None:
-    """``<scope>/<split>/<name>``, behind the writer if that is not ``main``."""
+    """``<scope>/<split>/<name>``, behind the writer if that does not speak for the run."""
     assert metric_key(scope, folder, name, wid) == expected
 
 

@@ -431,3 +431,15 @@ def test_another_writer_neither_begins_nor_ends_the_run() -> None:
 def test_the_courier_may_end_the_run() -> None:
     """It says that a process was killed, for that process cannot."""
     assert brought("run_finished", {"status": "killed", "inferred": True}, wid="courier").status == "KILLED"
+
+
+@pytest.mark.parametrize("kind", ["resource", "resource_totals", "rates", "budget_reached"])
+def test_the_courier_speaks_for_the_run(kind: str) -> None:
+    """Its samples, totals, prices and budgets stand where those of ``main`` do; those of a rank stand apart."""
+    for case in CASES:
+        if case.kind == kind:
+            assert brought(kind, case.payload, wid="courier") == brought(kind, case.payload)
+            of_rank = brought(kind, case.payload, wid="rank1")
+            names = [*metrics(of_rank), *files(of_rank)]
+            assert len(names) == len(case.metrics) + len(case.files)
+            assert [name for name in names if not name.startswith("rank1/")] == []

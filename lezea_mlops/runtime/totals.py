@@ -19,6 +19,12 @@ def brief_totals(usage: Mapping[str, Any] | None) -> dict[str, Any]:
     """Return resources and costs as they stand in a summary; nothing where nobody added them up."""
     if usage is None:
         return {}
-    resources = usage["resources"]
-    costs = {name: value for name, value in usage["costs"].items() if name not in _TABLES}
-    return {"resources": resources["total"], "unattributed": resources["unattributed"], "costs": costs}
+    resources, costs = (_object(usage.get(name)) for name in ("resources", "costs"))
+    brief = {"resources": resources.get("total"), "unattributed": resources.get("unattributed")}
+    shown = {name: value for name, value in costs.items() if name not in _TABLES}
+    return {name: value for name, value in brief.items() if value is not None} | {"costs": shown}
+
+
+def _object(value: Any) -> Mapping[str, Any]:
+    """Return what a record tells, if it tells anything."""
+    return value if isinstance(value, Mapping) else {}

@@ -278,9 +278,7 @@ class Accounts:
     def _resources(self) -> dict[str, Any]:
         processes = self._processes.total()
         peak_mb = self._processes.peak_memory_mb()
-        told = resources(
-            processes, self._parts, self._reported, self._prices.core_watts, peak_mb
-        )
+        told = resources(processes, self._parts, self._reported, self._prices.core_watts, peak_mb)
         return told | {"partial": self._partial()}
 
     def _costs(self) -> dict[str, Any]:

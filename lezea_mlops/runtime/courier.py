@@ -42,6 +42,8 @@ LOOK_EVERY_S = 1.0
 LONGEST_STAY_S = 600.0
 # How long a run's journals are read for its totals, when its process has ended and they were not read before.
 LONGEST_READING_S = 60.0
+# How long they are waited for at least before the delivery ends.
+TOTALS_TURN_S = 2.0
 # When all else is delivered, the parent's end waits so long for what finishers make, at most.
 FINISHERS_TURN_S = 1.0
 MAX_UNSENT = 100
@@ -250,8 +252,8 @@ class Courier:
         A person who waits for the end of a program waits for its records, and hardly for a page about them.
         """
         if self._speaks_for_run:
-            # While there still is the right to write them.
-            self._totals(Deadline.after(deadline.left_s() / 2))
+            # While there still is the right to write them; a parent that asked long ago does not wait any more.
+            self._totals(Deadline.after(max(deadline.left_s() / 2, TOTALS_TURN_S)))
         closing = Deadline.after(LONGEST_STAY_S)
         try:
             self._delivery.end(wanted, closing)

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from lezea_mlops._clock import Deadline
 from lezea_mlops._files import LifeLock
 from lezea_mlops.events import Envelope
 from lezea_mlops.journal import COURIER_WRITER, RunFolder, read_run
@@ -123,8 +124,11 @@ def ends_of(run: RunFolder) -> list[Envelope]:
 
 def infer(run: RunFolder) -> int:
     """Write down the ends that are missing, as ``lezea sync`` does first of all; return how many there were."""
-    lock = LifeLock.take(run.lock(COURIER_WRITER))
-    assert lock is not None
+    deadline = Deadline.after(60)
+    # A program that the process was just starting, such as git, holds its locks until it has begun.
+    while (lock := LifeLock.take(run.lock(COURIER_WRITER))) is None:
+        assert not deadline.passed(), "somebody delivers the run"
+        select.select([], [], [], 0.01)
     try:
         return write_missing_ends(run, lock)
     finally:

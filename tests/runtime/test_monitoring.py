@@ -143,7 +143,7 @@ SIGNAL = """
 import os, signal, sys, threading
 from lezea_mlops.tracker import ExperimentTracker
 
-settings = {"mode": "offline", "sample_period_s": 0.01, "close_timeout_s": 20, "runs_dir": "runs"}
+settings = {"mode": "offline", "sample_period_s": 0.01, "close_timeout_s": 3, "runs_dir": "runs"}
 tracker = ExperimentTracker("Demo", settings=settings, auto_start=True)
 
 def handle(number, frame):
@@ -164,11 +164,11 @@ def test_a_handler_of_a_signal_may_end_the_run_in_the_middle_of_a_call(
     run_python: Any, tmp_path: Path
 ) -> None:
     """Whatever the thread that samples does at that moment: neither waits for the other for ever."""
-    for _ in range(3):
+    for _ in range(2):
         run_python(SIGNAL, timeout_s=60)
     runs = [journal.parent for journal in (tmp_path / "runs").glob("*/events.jsonl")]
     ends = [record for run in runs for record in of_type(list(read_run(run)), "run_finished")]
-    assert [end.payload["reason"] for end in ends] == ["told to"] * 3
+    assert [end.payload["reason"] for end in ends] == ["told to"] * 2
 
 
 def test_several_threads_may_take_notices(tmp_path: Path) -> None:

@@ -40,10 +40,20 @@ def watching(mlflow_store: str) -> Iterator[Program]:
         program.kill()
 
 
-def next_change(program: Program) -> dict[str, object]:
-    """Wait for the next line that is meant for programs."""
+def delivered(program: Program, run_id: str, at_least: int) -> int:
+    """Wait until so many records of a run were told of as delivered, in however many lines; return how many were."""
     assert program.stdout is not None
-    return json.loads(program.stdout.readline())
+    records = 0
+    while records < at_least:
+        change = json.loads(program.stdout.readline())
+        assert (change["error"], change["rejected"]) == (None, 0)
+        records += change["records"] if change["run_id"] == run_id else 0
+    return records
+
+
+def written(folder: RunFolder) -> int:
+    """Return how many records a run has."""
+    return sum(len(path.read_bytes().splitlines()) for path in folder.journals().values())
 
 
 def offline_run() -> RunFolder:
@@ -59,12 +69,13 @@ def test_runs_that_come_later_are_delivered_and_it_ends_by_ctrl_c(
 ) -> None:
     """One line for each change; a run that goes on is taken up again; Ctrl-C is no failure."""
     one = offline_run()
-    assert next_change(watching)["run_id"] == one.run_id
+    assert delivered(watching, one.run_id, written(one)) == written(one)
     with ExperimentTracker("Goes on", settings={"mode": "offline"}) as tracker:
         tracker.log_metrics({"loss": 0.5}, step=1)
-        assert next_change(watching)["run_id"] == tracker.experiment_id
+        first = delivered(watching, tracker.experiment_id, 1)
         assert the_run(MlflowClient(mlflow_store), tracker.experiment_id).info.status == "RUNNING"
-    assert next_change(watching)["run_id"] == tracker.experiment_id
+    records = written(RunFolder(tracker.run_dir))
+    assert delivered(watching, tracker.experiment_id, records - first) == records - first > 0
     watching.send_signal(signal.SIGINT)
     out, error = watching.communicate()
     assert (watching.returncode, out) == (0, "")

@@ -258,6 +258,7 @@ class ExperimentTracker:
             return
         if strict is not None:
             self._strict = bool(strict)
+        self._settings = settings
         self._status = "running"
         self._capturing = threading.Thread(
             target=self._capture_environment, name="lezea-capture", daemon=True
@@ -271,7 +272,7 @@ class ExperimentTracker:
         signals.watch(self._key, self._recorder.prepare_note)
         if self._recorder.wid == MAIN_WRITER:
             remember_destinations(self._recorder.folder, self._settings)
-        self._driver = start_driver(self._recorder, settings, async_mode=self._async_mode)
+        self._driver = start_driver(self._recorder, self._settings, async_mode=self._async_mode)
         if self._driver is None:
             return
         if self._strict or not self._async_mode:
@@ -1302,14 +1303,19 @@ class ExperimentTracker:
             return self._final
         return self._driver.usage() if self._driver is not None else None
 
+    @property
+    def _wants_totals(self) -> bool:
+        """Whether anything was measured, or is to be watched."""
+        return self._meter.used or is_wanted(self._settings)
+
     def _final_usage(self, deadline: Deadline) -> dict[str, Any] | None:
         """Have the totals of the attempt journaled, by the driver or, where it has none, here; return them."""
-        self._meter.flush(last=self._meter.used or is_wanted(self._settings))
+        self._meter.flush(last=self._wants_totals)
         turn = Deadline.after(min(TOTALS_TURN_S, deadline.left_s() / 2))
         totals = self._driver.totals(turn) if self._driver is not None else Totals(None)
         if totals.usage is None and not totals.told_by_others and self._recorder.wid == MAIN_WRITER:
             with self._recorder.lock:
-                if self._meter.used or is_wanted(self._settings):
+                if self._wants_totals:
                     self._recorder.record(ResourceTotals(**self._recorder.figures.accounts.totals()))
         # A budget may have been passed at the very end.
         self._take_notices()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import sys
@@ -104,12 +105,20 @@ def _flag(name: str, value: Any) -> bool:
 
 
 def _not_negative(name: str, value: Any) -> float:
+    return _number(name, value, "a number, zero or above", lambda number: number >= 0)
+
+
+def _positive(name: str, value: Any) -> float:
+    return _number(name, value, "a number above zero", lambda number: number > 0)
+
+
+def _number(name: str, value: Any, wanted: str, fits: Callable[[float], bool]) -> float:
     try:
-        number = float(value)
-    except (TypeError, ValueError):
-        number = -1.0
-    if not 0 <= number < float("inf"):
-        raise ConfigurationError(f"{name} is {value!r}; it must be a number, zero or above")
+        number = math.nan if isinstance(value, bool) else float(value)
+    except (TypeError, ValueError, OverflowError):
+        number = math.nan
+    if not (math.isfinite(number) and fits(number)):
+        raise ConfigurationError(f"{name} is {value!r}; it must be {wanted}")
     return number
 
 
@@ -117,16 +126,6 @@ def _folder(name: str, value: Any) -> Path:
     if not isinstance(value, (str, os.PathLike)) or not os.fspath(value):
         raise ConfigurationError(f"{name} is {value!r}; it must be the path of a folder")
     return Path(value).expanduser().absolute()
-
-
-def _positive(name: str, value: Any) -> float:
-    try:
-        number = 0.0 if isinstance(value, bool) else float(value)
-    except (TypeError, ValueError):
-        number = 0.0
-    if not 0 < number < float("inf"):
-        raise ConfigurationError(f"{name} is {value!r}; it must be a number above zero")
-    return number
 
 
 # What says that there shall be no port.

@@ -167,7 +167,6 @@ class Meter:
 
     Attributes:
         used: anything was measured.
-        left_open: uses whose thread ended inside them.
         lock: held while rows change.
         rows: what was used since the last record.
         measures: what was made for the arguments of a call, exactly as they were given.
@@ -177,7 +176,6 @@ class Meter:
 
     def __init__(self, key: int, recorder: Recorder) -> None:
         self.used = False
-        self.left_open = 0
         self.key = key
         self._recorder = recorder
         self.measures: dict[tuple[Any, ...], Measure] = {}
@@ -188,6 +186,8 @@ class Meter:
         self.lock = threading.RLock()
         self.local = threading.local()
         self._threads: list[_Thread] = []
+        # Uses whose thread ended inside them, since the last record.
+        self._left_open = 0
         self.rows: dict[tuple[Measure, ScopePairs], Row] = {}
         self._began_cpu_ns = process_time_ns()
         self._window_us, self.due_ns = now_us(), perf_counter_ns() + FLUSH_EVERY_NS
@@ -233,9 +233,13 @@ class Meter:
         """
         with self.lock:
             uses = self._take_rows()
+            left_open, self._left_open = self._left_open, 0
             cpu_s = (process_time_ns() - self._began_cpu_ns) // NS_PER_US / 1e6
             from_us, self._window_us = self._window_us, now_us()
             to_us = self._window_us
+        if left_open:
+            with self._recorder.lock:
+                self._recorder.counts["measure_left_open"] += left_open
         if not uses and not last:
             return
         self.used = self.used or bool(uses)
@@ -271,15 +275,10 @@ class Meter:
         """
         mine = getattr(self.local, "thread", None)
         for thread in list(self._threads):
-            if not thread.stack and thread is not mine:
-                if not thread.thread.is_alive():
-                    self._threads.remove(thread)
-                continue
-            if not thread.thread.is_alive():
-                self.left_open += len(thread.stack)
+            if thread is not mine and not thread.thread.is_alive():
                 self._threads.remove(thread)
-                continue
-            if thread.stack:
+                self._left_open += len(thread.stack)
+            elif thread.stack:
                 top = thread.stack[-1]
                 top.wall_ns += max(0, now_ns - thread.wall_ns)
                 thread.wall_ns = now_ns
@@ -287,7 +286,7 @@ class Meter:
                     cpu_ns = thread_time_ns()
                     top.cpu_ns += cpu_ns - thread.cpu_ns
                     thread.cpu_ns = cpu_ns
-            yield from thread.stack
+                yield from thread.stack
 
     def new_thread(self) -> _Thread:
         """Make what is remembered of this thread."""

@@ -246,12 +246,6 @@ class Accounts:
         watts = self._prices.core_watts
         return {name: used.shown(watts) for name, used in self._components.kept(most)}
 
-    def top_components(self, most: int) -> dict[str, dict[str, Any]]:
-        """Return the components that cost most, as ``as_dict`` tells them; without rates those with most core-hours."""
-        self._prices.learn(self._processes.total())
-        watts = self._prices.core_watts
-        return {name: used.shown(watts) for name, used in self._largest(self._components, most)}
-
     def _largest(self, ledger: Ledger[Q], most: int | None) -> Iterable[tuple[str, Q]]:
         """Return the rows of a ledger that cost most, or have most core-hours where nothing has a price."""
         if most is None or len(ledger) <= most:

@@ -37,15 +37,14 @@ class Budgets:
         elif type_name == "budget_reached":
             self._told[branch, eur].add(amount(fields.get("share")) or 0.0)
 
-    def branches(self) -> list[str]:
-        """Return the branches with a budget, but for the run itself: those whose costs have to be known."""
-        return [branch for branch in self._budgets if branch != RUN]
+    def __bool__(self) -> bool:
+        return bool(self._budgets)
 
     def reached(self, costs: Mapping[str, Any]) -> list[dict[str, Any]]:
         """Return the fields of the ``budget_reached`` records that are due now, each only once.
 
         Args:
-            costs: what ``Accounts.costs`` or ``Accounts.totals_only`` tells.
+            costs: what ``Accounts.costs_only`` tells.
         """
         due = []
         for branch, budget in self._budgets.items():

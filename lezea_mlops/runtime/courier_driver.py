@@ -23,6 +23,7 @@ from lezea_mlops.runtime.monitoring_here import Totals
 from lezea_mlops.runtime.recorder import Recorder
 from lezea_mlops.runtime.remembered import sync_command
 from lezea_mlops.runtime.spawning import CannotSpawn, leave_behind, reap_left_behind, spawn
+from lezea_mlops.runtime.surroundings import MAX_NOTICES
 
 log = logging.getLogger("lezea_mlops")
 
@@ -38,7 +39,6 @@ LONGEST_WAIT_S = 365 * 86_400.0
 # The courier syncs each second; while it lives no append does.
 NEVER_US = 2**62
 LATE_SYNC_US = 1_000_000
-MAX_NOTICES = 100
 
 
 class CourierDriver:

@@ -98,14 +98,10 @@ class Monitoring:
         self._exposing = Exposing(folder.run_id, settings, self._outside, surroundings.tell)
         self._accounts, self._budgets = Accounts(), Budgets()
         self._reader = JournalReader(folder)
-        # Each is held by one who samples, who reads the journal, who takes the totals; whoever holds one may journal
-        # only where no other thread can wait for it behind the recorder.
-        self._sampling, self._reading, self._finishing = (
-            threading.RLock(),
-            threading.RLock(),
-            threading.RLock(),
-        )
-        # Held while records are taken or figures are read; nothing is journaled meanwhile, nobody is asked.
+        # One thread at a time samples, reads the journal, takes the totals.
+        self._sampling, self._reading, self._finishing = (threading.RLock() for _ in range(3))
+        # Held while records are taken or figures are read, for moments only: nothing is journaled meanwhile, for who
+        # journals in another thread may hold the recorder and wait for this one.
         self._lock = threading.RLock()
         self._sampler: Any = None
         self._next_sample_s = 0.0
@@ -265,7 +261,7 @@ class Monitoring:
 
     def _check_budgets(self) -> None:
         with self._lock:
-            if not self._budgets.as_dict():
+            if not self._budgets:
                 return
             due = self._budgets.reached(self._accounts.costs_only())
         for fields in due:

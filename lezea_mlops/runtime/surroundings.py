@@ -15,6 +15,7 @@ from lezea_mlops.runtime.recorder import Recorder, child_of
 
 log = logging.getLogger("lezea_mlops")
 
+# So many are kept for the training process; of more, the oldest go.
 MAX_NOTICES = 100
 
 Fields = Mapping[str, Any]

@@ -212,7 +212,7 @@ def test_a_state_is_a_picture_of_its_moment_and_asking_changes_nothing(
     accounts = told(*used)
     state = accounts.state()
     before = json.dumps(state)
-    accounts.totals(), accounts.totals_only(), accounts.top_components(2), everything(accounts)
+    accounts.totals(), accounts.totals_only(), accounts.live(), everything(accounts)
     assert json.dumps(accounts.state()) == before
     told(*sampled, accounts=accounts)
     assert json.dumps(state) == before

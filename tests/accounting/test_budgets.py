@@ -40,7 +40,7 @@ def test_who_passes_both_at_once_is_told_both() -> None:
 def test_a_branch_has_the_costs_of_its_scope() -> None:
     """The run's own costs are not its own."""
     budgets = with_budgets(builder__42=1.0)
-    assert budgets.branches() == ["builder:42"]
+    assert list(budgets.as_dict()) == ["builder:42"]
     assert budgets.reached(spent(100.0)) == []
     due = budgets.reached(spent(100.0, builder__42=0.9, builder__7=5.0))
     assert due == [{"branch": "builder:42", "budget_eur": 1.0, "spent_eur": 0.9, "share": 0.8}]
@@ -116,4 +116,4 @@ def test_budgets_are_bounded() -> None:
     for number in range(1_000):
         budgets.observe("budget", {"branch": f"builder:{number}", "budget_eur": 1.0})
         budgets.observe("budget_reached", {"branch": f"builder:{number}", "budget_eur": 1.0, "share": 0.8})
-    assert budgets.branches() == ["builder:0", "builder:1", "builder:2"]
+    assert list(budgets.as_dict()) == ["builder:0", "builder:1", "builder:2"]

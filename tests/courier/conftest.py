@@ -40,6 +40,14 @@ def nowhere(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
         yield uri
 
 
+def next_call_looks_after_the_courier(tracker: ExperimentTracker) -> None:
+    """Bring it about, as if a second had passed, and not just when another thread's call does it."""
+    assert tracker._capturing is not None
+    assert tracker._driver is not None
+    tracker._capturing.join()
+    tracker._driver.due_us = 0
+
+
 class Watched:
     """A process by its id, of which one can learn that it has ended."""
 

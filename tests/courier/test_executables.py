@@ -16,7 +16,7 @@ from lezea_mlops.errors import BackendUnreachableError
 from lezea_mlops.runtime import courier_driver
 from lezea_mlops.runtime.driver import ThreadDriver
 from lezea_mlops.tracker import ExperimentTracker
-from tests.courier.conftest import deadline, warnings_in
+from tests.courier.conftest import deadline, next_call_looks_after_the_courier, warnings_in
 
 RunPython = Callable[..., "subprocess.CompletedProcess[str]"]
 
@@ -84,8 +84,7 @@ def test_a_courier_that_never_comes_up(
     # Each question finds a courier that has ended, and asks the next.
     assert tracker.flush() is False
     assert tracker._driver is not None
-    # As if a second had passed.
-    tracker._driver.due_us = 0
+    next_call_looks_after_the_courier(tracker)
     tracker.log_metrics({"loss": 0.5}, step=1)
     assert tracker.health()["driver"] == "thread"
     assert isinstance(tracker._driver, ThreadDriver)
@@ -108,8 +107,7 @@ def test_a_courier_that_hangs_before_it_is_up(
     for step in range(courier_driver.MAX_RESTARTS + 1):
         assert tracker._driver is not None
         started.add(getattr(tracker._driver, "pid", None))
-        # As if a second had passed.
-        tracker._driver.due_us = 0
+        next_call_looks_after_the_courier(tracker)
         tracker.log_metrics({"loss": 0.5}, step=step)
     assert tracker.health()["driver"] == "thread"
     tracker.end()

@@ -21,7 +21,15 @@ from lezea_mlops.runtime.courier import Parent
 from lezea_mlops.runtime.courier_driver import MAX_RESTARTS
 from lezea_mlops.tracker import ExperimentTracker
 from tests.conftest import ROOT
-from tests.courier.conftest import Watch, Watched, courier_of, deadline, ends_of, warnings_in
+from tests.courier.conftest import (
+    Watch,
+    Watched,
+    courier_of,
+    deadline,
+    ends_of,
+    next_call_looks_after_the_courier,
+    warnings_in,
+)
 
 RunPython = Callable[..., "subprocess.CompletedProcess[str]"]
 
@@ -72,8 +80,7 @@ def test_a_call_that_is_due_looks_after_the_courier(tracker: ExperimentTracker, 
     killed = watch(tracker)
     killed.signal(signal.SIGKILL)
     assert killed.ended()
-    # As if a second had passed.
-    tracker._driver.due_us = 0
+    next_call_looks_after_the_courier(tracker)
     tracker.log_metrics({"loss": 0.5}, step=1)
     assert tracker._driver.pid != killed.pid
     assert tracker._driver.due_us > 0

@@ -76,6 +76,8 @@ class Shipper:
         self._folder = folder
         self._clock = clock
         self._open = False
+        # It was asked to open, and may hold connections though that failed.
+        self._to_close = False
         self._last_writer = ""
         # Writers whose file could not be read when it was tried last.
         self._unreadable: set[str] = set()
@@ -148,8 +150,8 @@ class Shipper:
 
     def close(self) -> None:
         """Close the sink."""
-        if self._open:
-            self._open = False
+        if self._to_close:
+            self._open = self._to_close = False
             try:
                 with surprises_end_here(f"the sink {self.sink.name}", self.health.last_error):
                     self.sink.close()
@@ -213,6 +215,7 @@ class Shipper:
         """Give *records* to the sink; return those that it refused, and what it remembers now."""
         with surprises_end_here(f"the sink {self.sink.name}", self.health.last_error):
             if not self._open:
+                self._to_close = True
                 self.sink.open(Run(self._identity(), self._folder.path), self._cursor.state.sink)
                 self._open = True
             refused: list[Refused] = []

@@ -80,7 +80,7 @@ class Sink(Protocol):
         """Return what the sink must remember, as JSON values; stored together with the position."""
 
     def close(self) -> None:
-        """Give connections back."""
+        """Give connections back; also those of an ``open`` that failed."""
 
 
 # What an audit reads, again and again and from the beginning: each record of the journal, and whether the destination

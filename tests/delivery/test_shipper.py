@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import pytest
 
 from lezea_mlops.delivery import Shipper, Step
 from lezea_mlops.events import Envelope
 from lezea_mlops.journal import RunFolder
-from lezea_mlops.sinks.base import destination_id
+from lezea_mlops.sinks.base import Run, destination_id
 from lezea_mlops.testing import FakeClock, MemorySink
 from tests.delivery.shipping import LONGER_THAN_ANY_PAUSE_S, numbers, ship_all, stored_cursor, write
 
@@ -57,6 +58,34 @@ def test_another_process_goes_on_where_the_first_one_stopped(
     write(folder, 1)
     assert ship_all(Shipper(folder, sink, clock), clock) == [Step.SHIPPED]
     assert sink.batches == [5, 1]
+
+
+class Connected(MemorySink):
+    """Holds a connection from the first attempt to open until it is closed."""
+
+    held = 0
+
+    def open(self, run: Run, state: Mapping[str, Any]) -> None:
+        """Connect; what is asked of the destination then may fail."""
+        self.held = 1
+        super().open(run, state)
+
+    def close(self) -> None:
+        """Give it back; none is given back twice."""
+        self.held -= 1
+
+
+def test_a_sink_that_could_not_be_opened_is_closed(folder: RunFolder, clock: FakeClock) -> None:
+    """It may hold connections all the same; one that nobody asked for anything holds none."""
+    sink = Connected()
+    shipper = Shipper(folder, sink, clock)
+    shipper.close()
+    assert sink.held == 0
+    sink.down = "switched off"
+    assert shipper.ship_once() is Step.FAILED
+    shipper.close()
+    shipper.close()
+    assert sink.held == 0
 
 
 class DyingSink(MemorySink):

@@ -105,6 +105,17 @@ def test_a_person_sees_what_it_came_to_and_what_came_of_it() -> None:
     ]
 
 
+def test_modifications_that_nothing_belongs_to_are_not_taken_for_free_ones() -> None:
+    """It is said how a use comes to belong to one; where any use does, nothing is said."""
+    with ExperimentTracker("Apart", experiment_id="apart", settings={"mode": "offline"}) as tracker:
+        tracker.log_resource_cost(cpu_hours=2.0)
+        tracker.log_modification_tree(1, [{"id": "a", "type": "widen", "accepted": True}])
+    hint = "no use belongs to a modification: measure inside tracker.scope('modification', id)"
+    assert any(hint in row for row in rows(costs("apart")))
+    search()
+    assert not any(hint in row for row in rows(costs("searched")))
+
+
 def test_the_run_that_is_named_is_found_as_by_the_other_commands() -> None:
     """By its id, the beginning of it, or its folder; one that is not there is said, with exit code 2."""
     run = search()

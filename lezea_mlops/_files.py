@@ -205,6 +205,10 @@ def locked(path: Path) -> Iterator[None]:
     descriptor = open_private(path, os.O_RDWR | os.O_CREAT)
     try:
         _flock(descriptor, blocking=True)
-        yield
+        try:
+            yield
+        finally:
+            # A child that was forked meanwhile has a copy of the descriptor, which would keep the lock.
+            _unlock(descriptor)
     finally:
         os.close(descriptor)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import signal
 import stat
 import subprocess
 import sys
@@ -251,3 +252,19 @@ def test_a_lock_is_given_back_after_an_error(tmp_path: Path) -> None:
         raise RuntimeError("inside")
     with locked(tmp_path / "shared.lock"):
         assert (tmp_path / "shared.lock").exists()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="the system cannot fork")
+def test_a_child_that_was_forked_meanwhile_does_not_keep_a_lock(tmp_path: Path) -> None:
+    """It has a copy of the descriptor for as long as it lives, as a loader of data does."""
+    with locked(tmp_path / "shared.lock"):
+        child = os.fork()
+        if child == 0:
+            signal.pause()
+    try:
+        taken = LifeLock.take(tmp_path / "shared.lock")
+        assert taken is not None
+        taken.release()
+    finally:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)

@@ -80,10 +80,16 @@ class PrometheusServer:
             self._process.wait()
             self._process = None
 
-    def query(self, expression: str) -> list[tuple[dict[str, str], float]]:
-        """Return the labels and the value of each series that *expression* has now."""
-        found = self._get("query", query=expression)["data"]["result"]
+    def query(self, expression: str, at_s: float | None = None) -> list[tuple[dict[str, str], float]]:
+        """Return the labels and the value of each series that *expression* has now, or had *at_s*."""
+        when = {} if at_s is None else {"time": repr(at_s)}
+        found = self._get("query", query=expression, **when)["data"]["result"]
         return [(series["metric"], float(series["value"][1])) for series in found]
+
+    def first_stored_s(self, name: str) -> float | None:
+        """Return the time of the first scrape that brought a series of this name; None before it."""
+        found = self._get("query", query=f"{name}[1h]")["data"]["result"]
+        return min((float(series["values"][0][0]) for series in found), default=None)
 
     def targets_up(self) -> set[str]:
         """Return the addresses that were scraped well the last time."""

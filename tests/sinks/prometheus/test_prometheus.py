@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -67,9 +67,12 @@ def alarming_view() -> LiveView:
     return view
 
 
+Query = Callable[[str], "list[tuple[dict[str, str], float]]"]
+
+
 @pytest.fixture(scope="module")
-def scraped(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrometheusServer]:
-    """A server that found three runs by the file alone that says where they are served, and stored them."""
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrometheusServer]:
+    """A server that finds three runs by the file alone that says where they are served."""
     folder = tmp_path_factory.mktemp("scraped")
     server = PrometheusServer(folder / "prometheus", folder / "targets")
     exporter, views = Exporter(), [full_view(), strange_view(), alarming_view()]
@@ -78,7 +81,6 @@ def scraped(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrometheusServ
     exporter.serve(0, targets=server.targets)
     try:
         server.start()
-        server.wait_until(lambda: server.query("lezea_series_dropped") or server.troubles())
         yield server
     finally:
         server.stop()
@@ -86,10 +88,18 @@ def scraped(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrometheusServ
             exporter.remove(view)
 
 
-def test_prometheus_stores_every_series_of_a_run(scraped: PrometheusServer) -> None:
+@pytest.fixture(scope="module")
+def scraped(server: PrometheusServer) -> Query:
+    """Ask for what the first scrape brought: a later one that is late takes nothing of it away."""
+    server.wait_until(lambda: server.first_stored_s("lezea_series_dropped"))
+    at_s = server.first_stored_s("lezea_series_dropped")
+    return lambda expression: server.query(expression, at_s)
+
+
+def test_prometheus_stores_every_series_of_a_run(scraped: Query) -> None:
     """Name, labels and value of each are those of the page."""
     stored: dict[str, Series] = {}
-    for labels, value in scraped.query('{__name__=~"lezea_.+",run="run-1"}'):
+    for labels, value in scraped('{__name__=~"lezea_.+",run="run-1"}'):
         name = labels.pop("__name__")
         assert (labels.pop("run"), labels.pop("job"), labels.pop("instance")[:10]) == (
             "run-1",
@@ -100,20 +110,18 @@ def test_prometheus_stores_every_series_of_a_run(scraped: PrometheusServer) -> N
     assert as_text(stored) == as_text(series_of(full_view()))
 
 
-def test_whatever_a_metric_is_called_prometheus_stores_it(scraped: PrometheusServer) -> None:
+def test_whatever_a_metric_is_called_prometheus_stores_it(server: PrometheusServer, scraped: Query) -> None:
     """Each has a series of its own, under its own name unless that is too long or no text."""
-    assert scraped.troubles() == []
-    found = [
-        (labels, value) for labels, value in scraped.query("lezea_metric") if labels["run"] == STRANGE_RUN
-    ]
+    server.wait_until(lambda: server.troubles() == [])
+    found = [(labels, value) for labels, value in scraped("lezea_metric") if labels["run"] == STRANGE_RUN]
     stored = {labels["name"]: value for labels, value in found}
     assert stored == {label_text(name): float(index) for index, name in enumerate(STRANGE_NAMES)}
 
 
 @pytest.mark.parametrize("expression", ALARMS)
-def test_an_alarm_can_be_raised_from_what_is_stored(scraped: PrometheusServer, expression: str) -> None:
+def test_an_alarm_can_be_raised_from_what_is_stored(scraped: Query, expression: str) -> None:
     """What a person wants to be woken for is true of the run in which it is wrong, and of no other."""
-    assert {labels["run"] for labels, _ in scraped.query(expression)} == {"alarming"}
+    assert {labels["run"] for labels, _ in scraped(expression)} == {"alarming"}
 
 
 @pytest.mark.slow

@@ -30,6 +30,8 @@ PROGRAM = Path(__file__).parent / "programs" / "thousand_steps.py"
 # What a program may lose in all by an outage, and how much longer than that is a failure on any machine.
 GAIN_S, MACHINE_FACTOR = 1.0, 5
 PATIENCE_S = 200
+# Where nothing is to be left behind, the end waits for a courier that the machine gives little time.
+LONG_CLOSE = {"LEZEA_CLOSE_TIMEOUT_S": "120"}
 Modes = pytest.mark.parametrize("mode", ["waiting", "async"])
 
 
@@ -101,7 +103,11 @@ class Program:
         """Wait until the courier has given up what it was at when the program ended."""
         holder = read_holder(self.folder / "runs" / self.run_id / "locks" / "courier.lock")
         if holder is not None and holder.process.exists():
-            descriptor = os.pidfd_open(holder.process.pid)
+            try:
+                descriptor = os.pidfd_open(holder.process.pid)
+            except ProcessLookupError:
+                # It has ended in this moment.
+                return
             try:
                 assert select.select([descriptor], [], [], PATIENCE_S)[0], "the courier does not end"
             finally:
@@ -157,7 +163,7 @@ Outages = pytest.mark.parametrize(
 @Outages
 def test_an_outage_in_the_middle_that_ends(outage: Outage, mode: str, tmp_path: Path) -> None:
     """The steps logged meanwhile cost what they always do; then the courier delivers all by itself."""
-    program = Program(tmp_path, outage.uri, mode)
+    program = Program(tmp_path, outage.uri, mode, **LONG_CLOSE)
     program.quarter()
     assert program.flushed()
     outage.begin()
@@ -200,7 +206,7 @@ def test_an_outage_that_outlasts_the_run(outage: Outage, mode: str, tmp_path: Pa
 @Modes
 def test_a_server_that_was_never_there(mode: str, tmp_path: Path, mlflow_store: str) -> None:
     """Nobody listens from the beginning; later all goes to another place."""
-    program = Program(tmp_path, Gate().uri, mode)
+    program = Program(tmp_path, Gate().uri, mode, **LONG_CLOSE)
     for _ in range(4):
         program.quarter()
     assert sum(program.seconds) < GAIN_S * MACHINE_FACTOR

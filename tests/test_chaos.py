@@ -95,7 +95,11 @@ class Storm:
     def deliver(self) -> None:
         """Deliver what is left; as long as a courier of an attempt is still at work, wait for its end first."""
         while (courier := self._courier()) is not None:
-            descriptor = os.pidfd_open(courier)
+            try:
+                descriptor = os.pidfd_open(courier)
+            except ProcessLookupError:
+                # It has ended in this moment.
+                continue
             try:
                 assert select.select([descriptor], [], [], PATIENCE_S)[0], (
                     f"seed {SEED}: the courier does not end"

@@ -221,8 +221,10 @@ def test_a_server_whose_disk_is_full(tmp_path: Path) -> None:
         assert story.tracker.flush(PATIENCE_S)
         ballast = disk / "ballast"
         with ballast.open("wb") as file:
-            free = os.statvfs(disk).f_bavail * os.statvfs(disk).f_frsize
-            file.write(bytes(free - 1024 * 1024))
+            # In pieces: the server writes meanwhile.
+            while (free := os.statvfs(disk)).f_bavail * free.f_frsize > 1024 * 1024:
+                file.write(bytes(64 * 1024))
+                file.flush()
         story.log(DURING)
         # Text that no compression makes small, until the files that lie ready for it are full too.
         while not story.health["failures"]:

@@ -14,6 +14,8 @@ from lezea_mlops.capture import host_usage
 from lezea_mlops.capture.asking import Asker
 from lezea_mlops.capture.host_usage import HostLook, HostUsage, Memory, MemoryLimit, Transfer
 
+# A question may take so long on a machine that stands still for a while.
+PATIENCE_S = 60.0
 HOST = Memory(6_000, 10_000)
 ALL = {
     "cpu_percent", "memory_used_bytes", "memory_total_bytes", "disk_used_bytes", "disk_total_bytes", "disk_read_bytes",
@@ -29,7 +31,7 @@ READERS = {
 
 def looked(usage: HostUsage, notice: Callable[[str], None] = [].append) -> dict[str, Any]:
     """Return one sample of the host."""
-    look = Asker(notice).collect(usage.look)
+    look = Asker(notice, PATIENCE_S).collect(usage.look)
     assert look is not None
     return usage.settle(look)
 

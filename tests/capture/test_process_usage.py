@@ -19,6 +19,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lezea_mlops.capture.asking import Asker
 from lezea_mlops.capture.couriers import COURIER_MARK
 from lezea_mlops.capture.process_usage import ENOUGH_TO_BE_ITSELF_S, SHARE_OF_A_CORE
 from lezea_mlops.capture.usage import UsageSampler
@@ -75,6 +76,7 @@ for child in children:
 COURIER = f"# {COURIER_MARK}\n{FAMILY}"
 # The kernel rounds each of the two times of a process down to a hundredth of a second.
 ROUNDING_S = 0.02
+PATIENCE_S = 60.0
 
 
 class Family:
@@ -123,7 +125,8 @@ class Clock:
 
 
 def sampler_of(pid: int, folder: Path, **arguments: Any) -> UsageSampler:
-    """Return a sampler that looks at everything each time."""
+    """Return a sampler that looks at everything each time, on a machine that may stand still for a while."""
+    arguments.setdefault("asker", Asker(arguments.get("notice", [].append), PATIENCE_S))
     return UsageSampler(pid, "main", folder, 5.0, clock=Clock(), **arguments)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import random
@@ -265,7 +266,9 @@ class Deliveries:
 
     def kill(self) -> None:
         """Kill it wherever it is."""
-        os.kill(self._pid, signal.SIGKILL)
+        with contextlib.suppress(ProcessLookupError):
+            # It ended before; then its status says so.
+            os.kill(self._pid, signal.SIGKILL)
         self.end()
 
     def end(self) -> int:

@@ -13,6 +13,7 @@ import sys
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -24,6 +25,7 @@ from lezea_mlops._process import ProcessIdentity
 from lezea_mlops.cli import app
 from lezea_mlops.servers import Mongod, Server, local
 from lezea_mlops.servers import process as server_process
+from lezea_mlops.servers import server as server_module
 from lezea_mlops.servers.remembered import Remembered, identities
 from tests.conftest import ROOT, mongod_program
 
@@ -265,13 +267,21 @@ def test_a_server_that_does_not_become_ready_is_not_left_behind(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """After the time that a start may take it is ended, and told."""
-    fake(tmp_path, monkeypatch, f"echo $$ >{tmp_path}/pid\nexec sleep 600")
+    fake(tmp_path, monkeypatch, "exec sleep 600")
     monkeypatch.setattr(Mongod, "start_s", 0.5)
+    launched: list[psutil.Process] = []
+
+    def launch(*given: Any, **named: Any) -> psutil.Popen:
+        launched.append(server_process.launch(*given, **named))
+        return launched[-1]
+
+    monkeypatch.setattr(server_module, "launch", launch)
     result = up(folder)
     assert result.exit_code == 1
     assert "MongoDB runs and does not answer" in result.stderr
     assert Remembered.read(folder / "mongodb").running == ()
-    assert not psutil.pid_exists(int((tmp_path / "pid").read_text()))
+    [process] = launched
+    assert not server_process.lives(process)
 
 
 def test_a_setting_that_names_no_program_is_told(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

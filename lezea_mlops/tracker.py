@@ -1134,7 +1134,10 @@ class ExperimentTracker:
         driver = self._driver
         # The clock may jump back; then it is due as well.
         if driver is not None and not 0 < driver.due_us - self._recorder.last_ts <= MAX_DUE_US:
-            self._driver = driver = driver.attend()
+            attending = driver.attend()
+            if attending is not driver:
+                # Only then: another thread may have replaced it meanwhile.
+                self._driver = driver = attending
             self._meter.flush_if_due()
             if driver.notices:
                 self._take_notices()

@@ -25,7 +25,10 @@ QUANTITIES = (
     ("gpu_held_hours", "GPU held", 1), ("io_bytes", "IO GB", BYTES_PER_GB), ("energy_kwh", "kWh", 1),
 )  # fmt: skip
 # Names are not found by guessing: hours of nobody look like modifications that were free.
-NOTHING_USED = "no use belongs to a modification: measure inside tracker.scope('modification', id), or give a component its id"
+NOTHING_USED = (
+    "no use belongs to a modification: measure inside tracker.scope('modification', id), "
+    "or give a component its id"
+)
 
 
 class By(str, Enum):

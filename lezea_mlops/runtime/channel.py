@@ -159,20 +159,23 @@ class Conversation:
 
     def _answer_to(self, number: int, deadline: Deadline) -> Message | None:
         while True:
-            with self._changed:
-                answer = self._answers[number]
-                if answer is not None or deadline.passed():
-                    return answer
-                if self._reading:
-                    self._changed.wait(deadline.left_s())
-                    continue
-                self._reading = True
+            is_reader = False
+            # Ctrl-C may come anywhere in between, and another thread must be able to read then.
             try:
+                with self._changed:
+                    answer = self._answers[number]
+                    if answer is not None or deadline.passed():
+                        return answer
+                    if self._reading:
+                        self._changed.wait(deadline.left_s())
+                        continue
+                    is_reader = self._reading = True
                 self._channel.wait(deadline)
             finally:
-                with self._changed:
-                    self._reading = False
-                    self._changed.notify_all()
+                if is_reader:
+                    with self._changed:
+                        self._reading = False
+                        self._changed.notify_all()
             self.take_notices()
 
     def _receive_all(self) -> None:

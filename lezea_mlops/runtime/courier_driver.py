@@ -322,7 +322,9 @@ class CourierDriver:
 
     def _silence(self) -> str:
         """Return why the courier gives no answer."""
-        return "no courier" if self._given_up else "no answer" if self._was_up else "starting"
+        if self._given_up:
+            return "no courier"
+        return "no answer" if self._up_by is None else "starting"
 
     def _drop_channel(self) -> None:
         conversation, self._conversation = self._conversation, None

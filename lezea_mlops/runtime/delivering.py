@@ -59,7 +59,8 @@ class RunDelivery:
             )
             for sink in sinks
         ]
-        self._guard = threading.Lock()
+        # The handler of a signal may come in the middle of what it guards.
+        self._guard = threading.RLock()
         self._ending = False
         self._running = 0
         self._lock: LifeLock | None = None
@@ -69,11 +70,16 @@ class RunDelivery:
     @property
     def shippers(self) -> list[Shipper]:
         """The shippers, one per destination; where another process delivers, they stand where it has come to."""
-        shippers = [loop.shipper for loop in self.loops]
         if not self.delivers:
-            for shipper in shippers:
-                shipper.read_cursor()
-        return shippers
+            self._look_where_others_stand()
+        return [loop.shipper for loop in self.loops]
+
+    def _look_where_others_stand(self) -> None:
+        with self._guard:
+            # This process may have taken over since; from then on the cursors are the loops'.
+            if not self.delivers:
+                for loop in self.loops:
+                    loop.shipper.read_cursor()
 
     @property
     def ready(self) -> bool:
@@ -192,12 +198,14 @@ class RunDelivery:
     def end(self, wanted: Numbers, deadline: Deadline) -> None:
         """Ship what waits and end the loops; what is not shipped at the deadline stays in the journal."""
         self.take_over()
+        others_turn = Deadline.after(min(OTHERS_TURN_S, deadline.left_s()))
+        while not (self.delivers or self._others_delivered(wanted) or others_turn.passed()):
+            # Who has the right may be past its last look at the journals; then nobody else delivers these records.
+            time.sleep(min(LOOK_EVERY_S, others_turn.left_s()))
+            self.take_over()
         self.write_missing_ends()
         with self._guard:
             self._ending = True
-        if not self.delivers:
-            others_turn = Deadline.after(min(OTHERS_TURN_S, deadline.left_s()))
-            self._wait_for_other_process(wanted, others_turn)
         for loop in self.loops:
             loop.ask_to_end(deadline)
 
@@ -254,11 +262,14 @@ class RunDelivery:
 
     def _wait_for_other_process(self, wanted: Numbers, deadline: Deadline) -> bool:
         """Look at the other process's cursors until they have come to these records."""
-        while any(self.waiting(shipper, wanted) for shipper in self.shippers):
+        while not self._others_delivered(wanted):
             if deadline.passed():
                 return False
             time.sleep(min(LOOK_EVERY_S, deadline.left_s()))
         return True
+
+    def _others_delivered(self, wanted: Numbers) -> bool:
+        return not any(self.waiting(shipper, wanted) for shipper in self.shippers)
 
 
 def last_of_all(folder: RunFolder) -> dict[str, int]:

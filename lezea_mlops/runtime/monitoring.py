@@ -183,8 +183,10 @@ class Monitoring:
             return
         caught_up = self._read_on(Deadline.after(TURN_S))
         self._exposing.renew()
-        if not self._finished:
-            self._check_budgets()
+        with self._finishing:
+            # The end of the run waits until what is due now is told.
+            if not self._finished:
+                self._check_budgets()
         if self._end_seen and caught_up:
             self.finish(Deadline.after(TURN_S))
 

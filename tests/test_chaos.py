@@ -125,6 +125,8 @@ def storm(tmp_path: Path, mlflow_server: MlflowServer) -> Storm:
     return Storm(tmp_path, mlflow_server)
 
 
+# Its steps have limits of their own, together longer than a test has otherwise.
+@pytest.mark.timeout(1_200)
 def test_whoever_is_killed_and_when_nothing_is_missing_and_nothing_doubled(storm: Storm) -> None:
     """Every call that returned is in the journal, and MLflow has every record of the journal once."""
     chance = random.Random(SEED)

@@ -44,6 +44,8 @@ def strictly(line: str) -> Any:
     return json.loads(line, parse_constant=refuse)
 
 
+# Its steps have limits of their own, together longer than a test has otherwise.
+@pytest.mark.timeout(1_200)
 def test_the_spec_s_minimal_example_unchanged(run_python: RunPython, tmp_path: Path) -> None:
     """One FINISHED run with its losses, params and reward; a strict journal; and not a word is printed."""
     done = run_python(EXAMPLE, timeout_s=300, **PATIENT)
@@ -75,6 +77,8 @@ def test_the_spec_s_minimal_example_unchanged(run_python: RunPython, tmp_path: P
 
 
 @pytest.mark.slow
+# Its steps have limits of their own, together longer than a test has otherwise.
+@pytest.mark.timeout(1_200)
 def test_eight_trackers_that_begin_at_once_in_an_empty_folder(tmp_path: Path) -> None:
     """All end FINISHED, in one experiment, each with its own run: making the store's tables is done by one of them."""
     environment = os.environ | {"PYTHONPATH": str(ROOT)} | PATIENT

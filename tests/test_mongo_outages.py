@@ -164,6 +164,8 @@ def test_a_server_that_is_stopped_and_goes_on(mongod: Mongod) -> None:
 
 
 @pytest.mark.chaos
+# Its steps have limits of their own, together longer than a test has otherwise.
+@pytest.mark.timeout(1_200)
 def test_a_server_that_is_killed_in_the_middle_of_batches(mongod: Mongod) -> None:
     """Five times, while records come at full speed: what it acknowledged it has, the rest comes again."""
     story = Story(mongod.uri)

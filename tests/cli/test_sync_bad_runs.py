@@ -295,6 +295,8 @@ def deliveries() -> Iterator[Deliveries]:
 
 @pytest.mark.slow
 @pytest.mark.chaos
+# Its steps have limits of their own, together longer than a test has otherwise.
+@pytest.mark.timeout(1_200)
 def test_killed_at_twenty_points_it_ends_like_one_clean_delivery(
     rich_run: RunFolder, deliveries: Deliveries, mlflow_store: str, prepared_store: Path, tmp_path: Path
 ) -> None:

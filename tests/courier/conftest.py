@@ -19,6 +19,7 @@ import pytest
 from lezea_mlops._clock import Deadline
 from lezea_mlops._files import read_holder
 from lezea_mlops.journal import RunFolder, read_run
+from lezea_mlops.runtime import courier_driver
 from lezea_mlops.tracker import ExperimentTracker
 
 PATIENCE_S = 60.0
@@ -26,8 +27,9 @@ PATIENCE_S = 60.0
 
 @pytest.fixture(autouse=True)
 def courier_process(clean_environment: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Deliver by a courier process."""
+    """Deliver by a courier process, whose answers come late where the machine has others to serve."""
     monkeypatch.setenv("LEZEA_COURIER", "process")
+    monkeypatch.setattr(courier_driver, "HEALTH_WAIT_S", PATIENCE_S)
 
 
 @pytest.fixture
@@ -42,10 +44,15 @@ def nowhere(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
 
 def next_call_looks_after_the_courier(tracker: ExperimentTracker) -> None:
     """Bring it about, as if a second had passed, and not just when another thread's call does it."""
-    assert tracker._capturing is not None
     assert tracker._driver is not None
-    tracker._capturing.join()
+    wait_for_capture(tracker)
     tracker._driver.due_us = 0
+
+
+def wait_for_capture(tracker: ExperimentTracker) -> None:
+    """Wait until what surrounds the run is recorded: from then on nobody records but the test."""
+    assert tracker._capturing is not None
+    tracker._capturing.join()
 
 
 class Watched:
@@ -104,6 +111,7 @@ def tracker(nowhere: str) -> Iterator[ExperimentTracker]:
     assert tracker.health()["sinks"].keys() == {"mlflow"}
     assert tracker._driver is not None
     tracker._driver.wait_until_reached(deadline())
+    wait_for_capture(tracker)
     yield tracker
     if tracker.status == "running":
         tracker.end()

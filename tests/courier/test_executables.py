@@ -15,8 +15,10 @@ from lezea_mlops._process import pid_exists
 from lezea_mlops.errors import BackendUnreachableError
 from lezea_mlops.runtime import courier_driver
 from lezea_mlops.runtime.driver import ThreadDriver
+from lezea_mlops.runtime.spawning import reap_left_behind
 from lezea_mlops.tracker import ExperimentTracker
 from tests.courier.conftest import deadline, next_call_looks_after_the_courier, warnings_in
+from tests.ends.programs import wait_for_process
 
 RunPython = Callable[..., "subprocess.CompletedProcess[str]"]
 
@@ -113,6 +115,9 @@ def test_a_courier_that_hangs_before_it_is_up(
     tracker.end()
     [warning] = warnings_in(caplog, "the courier of")
     assert "it was not up within 0 s" in warning
+    for pid in started - {None}:
+        wait_for_process(pid)
+    reap_left_behind()
     assert [pid for pid in started - {None} if pid_exists(pid)] == []
 
 

@@ -15,8 +15,10 @@ from pathlib import Path
 
 import pytest
 
+from lezea_mlops._files import read_holder
 from lezea_mlops._process import ProcessIdentity, process_start_ticks
 from lezea_mlops.journal import RunFolder, read_run
+from lezea_mlops.runtime import courier_driver
 from lezea_mlops.runtime.courier import Parent
 from lezea_mlops.runtime.courier_driver import MAX_RESTARTS
 from lezea_mlops.tracker import ExperimentTracker
@@ -28,6 +30,7 @@ from tests.courier.conftest import (
     deadline,
     ends_of,
     next_call_looks_after_the_courier,
+    wait_for_capture,
     warnings_in,
 )
 
@@ -87,6 +90,24 @@ def test_a_call_that_is_due_looks_after_the_courier(tracker: ExperimentTracker, 
     assert answers(tracker)
 
 
+def test_one_that_is_started_again_is_starting(
+    tracker: ExperimentTracker, watch: Watch, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """That the one before was up does not make it one that gives no answer."""
+    monkeypatch.setattr(courier_driver, "HEALTH_WAIT_S", 1.0)
+    slow = tmp_path / "python3"
+    slow.write_text("#!/bin/sh\nexec sleep 1000\n")
+    slow.chmod(0o700)
+    killed = watch(tracker)
+    killed.signal(signal.SIGKILL)
+    assert killed.ended()
+    monkeypatch.setattr(sys, "executable", str(slow))
+    assert tracker.health()["sinks"]["mlflow"]["state"] == "starting"
+    sleeping = watch(tracker._driver.pid)
+    sleeping.signal(signal.SIGKILL)
+    assert sleeping.ended()
+
+
 def test_where_no_other_can_be_started_it_is_tried_again(
     tracker: ExperimentTracker,
     watch: Watch,
@@ -133,9 +154,13 @@ def test_it_outlives_a_signal_that_is_meant_for_the_job(tracker: ExperimentTrack
 
 
 def test_a_courier_that_does_not_answer_blocks_no_call(
-    tracker: ExperimentTracker, watch: Watch, caplog: pytest.LogCaptureFixture
+    tracker: ExperimentTracker,
+    watch: Watch,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     """The channel is filled to its brim meanwhile; when the courier goes on, all is as before."""
+    monkeypatch.setattr(courier_driver, "HEALTH_WAIT_S", 1.0)
     courier = watch(tracker)
     courier.signal(signal.SIGSTOP)
     within = deadline()
@@ -257,7 +282,9 @@ def test_a_forked_child_uses_nothing_of_the_couriers(nowhere: str, run_python: R
     """It has no end of the channel and no driver; the parent's goes on."""
     done = run_python(
         "import os\n"
+        "from lezea_mlops.runtime import courier_driver\n"
         "from lezea_mlops.tracker import ExperimentTracker\n"
+        "courier_driver.HEALTH_WAIT_S = 60.0\n"
         "tracker = ExperimentTracker('Demo', auto_start=True)\n"
         "driver = tracker._driver\n"
         "def sockets():\n"
@@ -307,6 +334,7 @@ def test_ctrl_c_in_a_call_that_waits(monkeypatch: pytest.MonkeyPatch, watch: Wat
             tracker.start(prometheus_port=None)
         interrupting.join()
         courier = watch(tracker)
+        wait_for_capture(tracker)
         tracker.log_metrics({"loss": 0.5}, step=1)
         assert tracker.health()["sinks"]["mlflow"]["waiting"] == tracker.health()["journal"]["records"]
         assert tracker._driver.pid == courier.pid
@@ -327,10 +355,14 @@ def test_only_one_of_two_processes_delivers_and_the_other_takes_over(
     assert courier_of(tracker.run_dir) == tracker._driver.pid != other._driver.pid
     assert other.health()["sinks"]["mlflow"]["state"] == "elsewhere"
     tracker.end()
-    while other.health()["sinks"]["mlflow"]["state"] == "elsewhere":
+    within = deadline()
+    lock = RunFolder(tracker.run_dir).lock("courier")
+    while (holder := read_holder(lock)) is None or holder.process.pid != other._driver.pid:
         # It looks once a second.
+        assert not within.passed()
         assert other.flush(0.2) is False
-    assert courier_of(tracker.run_dir) == other._driver.pid
+    assert answers(other)
+    assert other.health()["sinks"]["mlflow"]["state"] == "down"
     courier: Watched = watch(other)
     other.end()
     assert courier.ended()

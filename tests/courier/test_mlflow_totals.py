@@ -12,6 +12,7 @@ from lezea_mlops.journal import RunFolder, read_run
 from lezea_mlops.sinks.mlflow.names import unescape
 from lezea_mlops.sinks.mlflow.translation import translate
 from lezea_mlops.tracker import ExperimentTracker
+from tests.courier.conftest import Watch
 from tests.monitored import journaled, of_type, samples
 from tests.sinks.mlflow.auditing import Store, audit, deliver, found
 from tests.sinks.mlflow.records import metrics
@@ -25,22 +26,22 @@ def sampled_and_priced(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LEZEA_RATE_CORE_HOUR_EUR", "3600")
 
 
-def a_run_of_a_courier() -> RunFolder:
+def a_run_of_a_courier(watch: Watch) -> RunFolder:
     """Return a run that came to its end, and whose courier is gone."""
     tracker = ExperimentTracker("Demo", async_mode=True, settings={"close_timeout_s": 120.0})
     tracker.start(prometheus_port=None)
     with tracker.measure("tasker#0", "tasker"):
         sum(range(1_000_000))
     journaled(tracker.run_dir, lambda records: len(samples(records)) >= 3)
-    process = tracker._driver._process
+    courier = watch(tracker)
     tracker.end()
-    process.wait(60)
+    assert courier.ended()
     return RunFolder(tracker.run_dir)
 
 
-def test_the_courier_s_samples_and_totals_have_plain_names(mlflow_store: str) -> None:
+def test_the_courier_s_samples_and_totals_have_plain_names(mlflow_store: str, watch: Watch) -> None:
     """As the documents say, and as in the history that is read from the journal; an audit finds all of it."""
-    folder = a_run_of_a_courier()
+    folder = a_run_of_a_courier(watch)
     records = list(read_run(folder.path))
     [totals] = of_type(records, "resource_totals")
     assert {record.wid for record in [totals, *samples(records)]} == {"courier"}
@@ -59,10 +60,10 @@ def test_the_courier_s_samples_and_totals_have_plain_names(mlflow_store: str) ->
 
 
 def test_a_newer_attempt_s_totals_stand_whoever_told_the_older_ones(
-    mlflow_store: str, nowhere: str, monkeypatch: pytest.MonkeyPatch
+    mlflow_store: str, nowhere: str, watch: Watch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A courier told those of the first attempt; the second was offline, and its file is delivered before."""
-    folder = a_run_of_a_courier()
+    folder = a_run_of_a_courier(watch)
     monkeypatch.setenv("LEZEA_RATE_CORE_HOUR_EUR", "7200")
     settings = {"mode": "offline", "sample_period_s": 0.05}
     with ExperimentTracker("Demo", resume=folder.run_id, settings=settings) as again:

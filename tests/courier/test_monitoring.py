@@ -13,10 +13,11 @@ from typing import Any
 import psutil
 import pytest
 
+from lezea_mlops import tracker as tracker_module
 from lezea_mlops.capture.couriers import is_command_of_courier
 from lezea_mlops.journal import RunFolder, read_run
 from lezea_mlops.tracker import ExperimentTracker
-from tests.courier.conftest import Watch, ends_of, next_call_looks_after_the_courier
+from tests.courier.conftest import PATIENCE_S, Watch, ends_of, next_call_looks_after_the_courier
 from tests.monitored import journaled, of_type, samples
 
 RATES = {"core_hour_eur": 3600.0}
@@ -27,6 +28,7 @@ def sampled(nowhere: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[
     """Return a function that begins a run which a courier samples all the time."""
     monkeypatch.setenv("LEZEA_SAMPLE_PERIOD_S", "0.05")
     monkeypatch.setenv("LEZEA_RATE_CORE_HOUR_EUR", "3600")
+    monkeypatch.setattr(tracker_module, "TOTALS_TURN_S", PATIENCE_S)
     begun: list[ExperimentTracker] = []
 
     def begin(**arguments: Any) -> ExperimentTracker:
@@ -115,15 +117,14 @@ def test_the_summary_of_a_running_run_counts_what_was_sampled(
 
 KILLED = """
 import os, signal, sys
-from lezea_mlops.journal import read_run
 from lezea_mlops.tracker import ExperimentTracker
+from tests.monitored import journaled, samples
 
 tracker = ExperimentTracker("Demo", async_mode=True, auto_start=True)
 with tracker.measure("tasker#0", "tasker"):
     sum(range(3_000_000))
 tracker._meter.flush()
-while sum("sample" in record.payload for record in read_run(tracker.run_dir)) < 3:
-    pass
+journaled(tracker.run_dir, lambda records: len(samples(records)) >= 3)
 print(tracker.run_dir, flush=True)
 os.kill(os.getpid(), signal.SIGKILL)
 """
@@ -169,7 +170,9 @@ def test_a_courier_that_was_killed_loses_no_total(
     assert totals.payload["resources"]["components"]["tasker#0"]["uses"] == 2
 
 
-def test_prometheus_is_served_and_found(sampled: Callable[..., ExperimentTracker], tmp_path: Path) -> None:
+def test_prometheus_is_served_and_found(
+    sampled: Callable[..., ExperimentTracker], watch: Watch, tmp_path: Path
+) -> None:
     """Where ``health`` says, with an address for Prometheus that goes with the run."""
     tracker = sampled()
     tracker.log_training_step(7, {"loss": 0.25})
@@ -181,9 +184,9 @@ def test_prometheus_is_served_and_found(sampled: Callable[..., ExperimentTracker
     [target] = (tmp_path / "runs" / "prometheus").glob("*.json")
     [address] = json.loads(target.read_text())[0]["targets"]
     assert tracker.health()["prometheus"] == f"http://{address}/metrics"
-    process = tracker._driver._process
+    courier = watch(tracker)
     tracker.end()
-    process.wait(60)
+    assert courier.ended()
     assert not target.exists()
 
 

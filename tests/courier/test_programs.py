@@ -17,8 +17,10 @@ from tests.conftest import ROOT
 # The start waits for the destination's first answer, so that the courier is up after it.
 PROGRAM = """
 import json, os, sys, threading
+from lezea_mlops.runtime import courier_driver
 from lezea_mlops.tracker import ExperimentTracker
 
+courier_driver.HEALTH_WAIT_S = 60.0
 tracker = ExperimentTracker("Demo")
 tracker.start(prometheus_port=None)
 tracker.log_metrics({"loss": 0.5}, step=1)

@@ -96,6 +96,8 @@ class Scene:
         assert self.loop.start()
         self.loop.wake()
         assert self.loop.wait_for({"main": 1}, Deadline.after(PATIENCE_S))
+        # The record is there a moment before the loop has taken note of it.
+        assert self.loop.wait_for_first_try(Deadline.after(PATIENCE_S))
 
     def hang(self) -> None:
         """Let the sink hang, with a call that waits in vain."""

@@ -54,6 +54,8 @@ def test_there_are_commands() -> None:
 
 
 @pytest.mark.slow
+# Its steps have limits of their own, together longer than a test has otherwise.
+@pytest.mark.timeout(1_200)
 def test_the_commands_of_the_documents_do_what_they_say(folder: Path) -> None:
     """One after the other on one run; each ends well, and the watch ends by Ctrl-C."""
     # In the end all is delivered, so the order is that of a person: deliver first, then look.

@@ -32,6 +32,9 @@ def couriers():
 
 tracker = ExperimentTracker("Demo", auto_start=True, async_mode=os.environ.get("ASYNC") == "1")
 tracker.log_training_step(1, {"loss": 0.5})
+# Until its program has begun a process has its parent's name, or none.
+while tracker._driver is not None and tracker._driver.kind == "process" and not couriers():
+    pass
 """
 
 OUT_OF_MEMORY = """

@@ -194,7 +194,7 @@ if __name__ == "__main__":
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows only spawns")
 def test_mlflow_shows_one_run_for_all_processes(mlflow_store: str, tmp_path: Path) -> None:
     """Only ``main`` has plain names; the others' stand below their writers, and none of them ends the run."""
-    run_script(IN_MLFLOW, tmp_path, LEZEA_MODE="online", LEZEA_COURIER="thread")
+    run_script(IN_MLFLOW, tmp_path, LEZEA_MODE="online", LEZEA_COURIER="thread", LEZEA_CLOSE_TIMEOUT_S="100")
     writers = by_writer(the_run(tmp_path))
     assert len(writers) == 4
     client = MlflowClient(mlflow_store)

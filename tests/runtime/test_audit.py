@@ -125,7 +125,9 @@ def test_a_run_that_is_written_meanwhile_is_compared_as_far_as_it_was_delivered(
                 tracker.flush(PATIENCE_S)
                 logged.set()
 
-    with ExperimentTracker("Audited", settings={"courier": "thread"}) as tracker:
+    with ExperimentTracker(
+        "Audited", settings={"courier": "thread", "close_timeout_s": PATIENCE_S}
+    ) as tracker:
         thread = threading.Thread(target=go_on, args=(tracker,))
         thread.start()
         logged.wait()

@@ -15,6 +15,7 @@ from lezea_mlops._clock import Deadline
 from lezea_mlops.delivery import Shipper, Step
 from lezea_mlops.events import Envelope, MetricsLogged
 from lezea_mlops.journal import RunFolder, read_run
+from lezea_mlops.runtime import delivering
 from lezea_mlops.runtime.delivering import take_delivery_lock
 from lezea_mlops.runtime.driver import ThreadDriver
 from lezea_mlops.runtime.recorder import Recorder
@@ -222,6 +223,20 @@ def rank1(main: Process, folder: RunFolder) -> Iterator[Process]:
     process.sink.records = main.sink.records
     yield process
     process.close()
+
+
+def test_who_ends_delivers_what_nobody_else_will(
+    main: Process, folder: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another process has the right until it has made its page, and looks at the journals no more."""
+    lock = take_delivery_lock(folder)
+    assert lock is not None
+    main.driver.start()
+    main.log(3)
+    # It lets go while this process waits for it.
+    monkeypatch.setattr(delivering.time, "sleep", lambda seconds: lock.release())
+    assert main.driver.close(Deadline.after(PATIENCE_S)).left == {"memory": 0}
+    assert main.delivered() == 3
 
 
 def test_only_one_process_delivers_a_run(main: Process, rank1: Process) -> None:

@@ -37,6 +37,10 @@ def ended_run(
         tracker.log_modification_tree(1, TREE)
     if WAITING in finishers:
         os.mkfifo(tracker.run_dir / "gate")
+        # Its short end is for the finisher alone.
+        assert tracker._capturing is not None
+        tracker._capturing.join()
+        assert tracker.flush(PATIENCE_S)
     tracker.end()
     return tracker
 
@@ -110,7 +114,7 @@ def test_one_that_takes_long_does_not_keep_the_end_waiting(
     mlflow_store: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It goes on beside the program, and what it makes arrives; others may deliver meanwhile, as a resumed run does."""
-    tracker = ended_run(monkeypatch, WAITING, close_timeout_s=2.0)
+    tracker = ended_run(monkeypatch, WAITING, close_timeout_s=5.0)
     assert tracker.status == "completed"
     assert pages(mlflow_store, tracker) == []
     lock = take_delivery_lock(RunFolder(tracker.run_dir))
@@ -192,7 +196,10 @@ recorder = Recorder(folder, "main", "process", lambda content: {})
 recorder.record(RunFinished(status="completed"))
 driver = ThreadDriver(recorder, [MemorySink()], finishers=["tests.finishers:waiting"])
 driver.start()
-driver.close(Deadline.after(1.0))
+closing = threading.Thread(target=driver.close, args=(Deadline.after(60),))
+closing.start()
+while not (folder.path / "calls.txt").exists():
+    threading.Event().wait(0.01)
 [finishing] = [thread for thread in threading.enumerate() if thread.name == "lezea-finishing"]
 reading, writing = os.pipe()
 child = os.fork()
@@ -202,6 +209,7 @@ if child == 0:
     os._exit(0)
 (folder.path / "gate").write_bytes(b"x")
 finishing.join()
+closing.join()
 lock = take_delivery_lock(folder)
 os.close(writing)
 os.waitpid(child, 0)

@@ -100,6 +100,8 @@ def test_the_files_of_the_stack_are_well(capsys: pytest.CaptureFixture[str]) -> 
 
 
 @pytest.mark.slow
+# Its steps have limits of their own, together longer than a test has otherwise.
+@pytest.mark.timeout(1_200)
 def test_a_real_run_answers_every_question_of_every_panel_and_alert(
     capsys: pytest.CaptureFixture[str],
 ) -> None:

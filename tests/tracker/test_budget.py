@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
 
 from lezea_mlops.errors import ConfigurationError
+from lezea_mlops.events import Envelope
 from lezea_mlops.journal import read_run
 from lezea_mlops.tracker import ExperimentTracker
 from tests.monitored import journaled, of_type
@@ -22,31 +24,43 @@ def sampled(**arguments: Any) -> ExperimentTracker:
     return ExperimentTracker("budget", settings=settings, **arguments)
 
 
-def until_told(tracker: ExperimentTracker, count: int) -> list[dict[str, Any]]:
-    """Work until so many budgets were reached, look once more, and return what the journal says of them."""
+def until_told(
+    tracker: ExperimentTracker, count: int, heard: Callable[[], Sequence[Any]] | None = None
+) -> list[dict[str, Any]]:
+    """Work until so many budgets were reached, and *heard* of, and return what the journal says of them."""
+    # It is a call of the tracker's too, and whichever comes first tells.
+    assert tracker._capturing is not None
+    tracker._capturing.join()
     with tracker.builder_scope("1"):
         # The first record of a component comes after a second, or with the end.
         for _ in range(3):
             with tracker.measure("builder#1", "builder"):
                 sum(range(300_000))
     tracker._meter.flush()
-    records = journaled(tracker.run_dir, lambda records: len(of_type(records, "budget_reached")) >= count)
-    tracker.health()
+
+    def enough(records: list[Envelope]) -> bool:
+        tracker.health()
+        return len(of_type(records, "budget_reached")) >= count and (heard is None or len(heard()) >= count)
+
+    records = journaled(tracker.run_dir, enough)
     return [dict(record.payload) for record in of_type(records, "budget_reached")]
 
 
 def test_a_budget_that_is_passed_is_told_twice(caplog: pytest.LogCaptureFixture) -> None:
     """At 80 % and at 100 %, in the journal and in the log, and the run goes on to its end."""
     tracker = sampled(budget_eur=0.01, auto_start=True)
+
+    def lines() -> list[str]:
+        return [message for message in caplog.messages if "of the budget of the run is spent" in message]
+
     with caplog.at_level(logging.WARNING, "lezea_mlops"):
-        told = until_told(tracker, 2)
+        told = until_told(tracker, 2, lines)
     assert [(row["branch"], row["budget_eur"], row["share"]) for row in told] == [
         ("run", 0.01, 0.8),
         ("run", 0.01, 1.0),
     ]
     assert all(row["spent_eur"] >= row["share"] * row["budget_eur"] for row in told)
-    lines = [message for message in caplog.messages if "of the budget of the run is spent" in message]
-    assert len(lines) == 2
+    assert len(lines()) == 2
     tracker.end()
     assert tracker.status == "completed"
 
@@ -57,7 +71,7 @@ def test_a_branch_has_a_budget_and_a_callback_of_its_own() -> None:
     tracker = sampled(auto_start=True)
     tracker.set_budget(0.01, "builder:1", heard.append)
     tracker.set_budget(1e9, "builder:2", heard.append)
-    until_told(tracker, 2)
+    until_told(tracker, 2, lambda: heard)
     assert [(event["branch"], event["share"]) for event in heard] == [("builder:1", 0.8), ("builder:1", 1.0)]
     tracker.end()
 

@@ -170,6 +170,31 @@ def test_start_captures_environment_and_git() -> None:
     assert [set(fact) for fact in facts] == [{"host", "gpu", "packages"}, {"git"}]
 
 
+class Handover:
+    """A driver that another thread replaces while a call is with it."""
+
+    due_us, notices = 0, ()
+
+    def __init__(self, tracker: ExperimentTracker, successor: Any) -> None:
+        self._tracker, self._successor = tracker, successor
+
+    def attend(self) -> Any:
+        """Be replaced, and say that nothing has changed."""
+        self._tracker._driver = self._successor
+        return self
+
+
+def test_a_driver_that_another_thread_replaced_stays_replaced() -> None:
+    """Nobody would close it, and what it was to deliver would wait."""
+    tracker = offline()
+    successor = Handover(tracker, None)
+    tracker._driver = Handover(tracker, successor)  # type: ignore[assignment]
+    tracker.log_comment("a call")
+    assert tracker._driver is successor
+    tracker._driver = None
+    tracker.end()
+
+
 def test_calls_before_start_are_kept() -> None:
     """What is logged before ``start`` is in the journal like all else."""
     tracker = offline()

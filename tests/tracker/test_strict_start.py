@@ -35,6 +35,8 @@ def test_a_strict_start_names_what_cannot_be_reached(courier: str, asynchronous:
     assert "Connection refused" in message
     assert str(tracker.run_dir) in message
     tracker.log_comment("after")
+    assert tracker._capturing is not None
+    tracker._capturing.join()
     tracker.end("failed")
     types = [record.type for record in read_run(tracker.run_dir)]
     assert types.count("comment") == 2

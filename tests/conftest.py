@@ -7,7 +7,6 @@ import functools
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -23,6 +22,7 @@ import pytest
 from lezea_mlops._clock import Deadline
 from lezea_mlops.errors import MissingDependencyError
 from lezea_mlops.servers import Mongod, User, find_mongod
+from lezea_mlops.servers.process import free_port
 
 # How long an example takes says more of the machine than of the code.
 hypothesis.settings.register_profile("lezea", deadline=None)
@@ -91,13 +91,6 @@ def open_trackers_are_let_go() -> Iterator[None]:
             tracker._driver.close(Deadline.after(0.0))
         tracker._recorder.close()
         module._OPEN.pop(tracker._key, None)
-
-
-def free_port() -> int:
-    """Return a port on loopback that was free a moment ago."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 class MlflowServer:

@@ -6,6 +6,8 @@ import contextlib
 import socket
 import threading
 
+from lezea_mlops.servers.process import free_port
+
 LOOPBACK = "127.0.0.1"
 _BROKEN = b"HTTP/1.1 500 Internal Server Error\r\nContent-Length: 4\r\nConnection: close\r\n\r\noops"
 
@@ -25,9 +27,7 @@ class Gate:
         self._open: set[socket.socket] = set()
         self._answer: bytes | None = None
         self._cut_answers_to: list[bytes] = []
-        with socket.socket() as probe:
-            probe.bind((LOOPBACK, 0))
-            self.port = int(probe.getsockname()[1])
+        self.port = free_port()
         self.uri = f"http://{LOOPBACK}:{self.port}"
 
     def close(self) -> None:

@@ -258,7 +258,7 @@ def alert_problems(server: PrometheusServer, run_id: str) -> list[str]:
     return [
         f"{name}: the run gives reason for it, and it has not begun"
         for name in ("LezeaSinkDown", "LezeaLossNotFinite", "LezeaBudgetSpent")
-        if not server.now(f'ALERTS{{alertname="{name}", run="{run_id}"}}')
+        if not server.now(f'last_over_time(ALERTS{{alertname="{name}", run="{run_id}"}}[1m])')
     ]
 
 

@@ -11,7 +11,7 @@ from pymongo.errors import InvalidOperation
 from lezea_mlops import ExperimentTracker, query_evolution
 from lezea_mlops.errors import ConfigurationError, JournalError
 from lezea_mlops.evolution import JournalQueries, MongoQueries
-from tests.conftest import free_port
+from lezea_mlops.servers.process import free_port
 from tests.sinks.mongodb.place import Place, emptied_mongo_uri, place
 
 __all__ = ["emptied_mongo_uri", "place"]

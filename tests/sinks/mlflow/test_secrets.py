@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from lezea_mlops.servers.process import free_port
 from lezea_mlops.sinks.base import Unavailable
 from lezea_mlops.sinks.messages import MAX_LINE, first_line
 from lezea_mlops.sinks.mlflow.connection import connect
-from tests.conftest import free_port
 
 
 @pytest.mark.parametrize(

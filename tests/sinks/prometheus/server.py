@@ -15,8 +15,8 @@ from urllib.parse import urlencode
 
 import psutil
 
-from lezea_mlops.servers.process import Program, launch
-from tests.conftest import free_port, missing
+from lezea_mlops.servers.process import Program, free_port, launch
+from tests.conftest import missing
 
 START_S = 60
 # How long what must come sooner or later may take.

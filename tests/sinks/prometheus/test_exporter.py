@@ -16,10 +16,10 @@ from pathlib import Path
 import pytest
 from prometheus_client.core import GaugeMetricFamily, Metric
 
+from lezea_mlops.servers.process import free_port
 from lezea_mlops.sinks.prometheus import Exporter, LiveView
 from lezea_mlops.sinks.prometheus import exporter as module
 from lezea_mlops.sinks.prometheus.server import ScrapeServer
-from tests.conftest import free_port
 from tests.sinks.prometheus.pages import Feeder, full_view, get, series_in
 
 RunPython = Callable[..., "subprocess.CompletedProcess[str]"]

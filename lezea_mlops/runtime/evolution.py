@@ -76,7 +76,7 @@ def query_evolution(run: RunDir, *, mongo_uri: str | None = None) -> Iterator[Qu
 def _database_with(uri: str, run_id: str) -> Any:
     """Return the database if it has the run; None if not, or if it cannot be asked."""
     # They import the driver, which reading a journal does not need.
-    from lezea_mlops.sinks.mongodb.connection import address_of, connect, translated_errors
+    from lezea_mlops.sinks.mongodb.connection import address_of, close, connect, translated_errors
 
     database = None
     try:
@@ -87,7 +87,7 @@ def _database_with(uri: str, run_id: str) -> Any:
     except Unavailable as error:
         log.warning("%s; the journal of the run %s answers instead", error, run_id)
     if database is not None:
-        database.client.close()
+        close(database)
     return None
 
 

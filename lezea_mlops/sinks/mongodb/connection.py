@@ -25,6 +25,9 @@ DEFAULT_OPTIONS: dict[str, Any] = {
     "timeoutMS": 10_000,
 }
 
+# Closing tells the server which sessions it may forget.
+FAREWELL_S = 0.2
+
 # What a server answers, by its code: reason, and what to do.
 _REASON_OF_CODE = {
     13: ("refused", "the user may not write there; grant it the role readWrite on the database"),
@@ -72,6 +75,14 @@ def connect(uri: str) -> Any:
             "mongodb://127.0.0.1:27017/lezea?replicaSet=rs0",
             "configuration",
         ) from error
+
+
+def close(database: Any) -> None:
+    """Close the connections; a server that does not answer at once forgets its sessions by itself."""
+    import pymongo
+
+    with pymongo.timeout(FAREWELL_S):
+        database.client.close()
 
 
 @contextlib.contextmanager

@@ -8,7 +8,7 @@ from typing import Any
 
 from lezea_mlops.events import Envelope
 from lezea_mlops.sinks.base import AuditCounts, AuditedJournal, Finding, Run
-from lezea_mlops.sinks.mongodb.connection import address_of, connect, translated_errors
+from lezea_mlops.sinks.mongodb.connection import address_of, close, connect, translated_errors
 
 # While one batch waits for the server's disk, the next one can be on its way.
 WORKERS = 2
@@ -67,7 +67,7 @@ class MongoSink:
         if self._worker is not None:
             self._worker.shutdown(wait=False)
         if self._database is not None:
-            self._database.client.close()
+            close(self._database)
         self._worker = self._database = self._delivery = None
 
     def audit(
@@ -82,4 +82,4 @@ class MongoSink:
             with translated_errors(self.destination):
                 yield from audited(database, run, journal, counts)
         finally:
-            database.client.close()
+            close(database)

@@ -24,10 +24,10 @@ QUANTITIES = (
     ("core_hours", "core-hours", 1), ("gb_hours", "GB-hours", 1), ("gpu_hours", "GPU-hours", 1),
     ("gpu_held_hours", "GPU held", 1), ("io_bytes", "IO GB", BYTES_PER_GB), ("energy_kwh", "kWh", 1),
 )  # fmt: skip
-# Names are not found by guessing: hours of nobody look like modifications that were free.
+# Without a scope or an id a use is nobody's, and the zeros look like modifications that were free.
 NOTHING_USED = (
-    "no use belongs to a modification: measure inside tracker.scope('modification', id), "
-    "or give a component its id"
+    "no core-hour and no GPU-hour belongs to a modification: measure inside tracker.scope('modification', id), "
+    "or measure a component that has its id"
 )
 
 
@@ -166,7 +166,9 @@ class _Report:
                 rows.append(self._sum("  led to what lives", branches[LINE]))
                 rows.append(self._sum("  dead branches", branches[DEAD]))
         self._columns(rows)
-        if not any(found[verdict][unit] for verdict in VERDICTS for unit in ("core_hours", "gpu_hours")):
+        if not any(
+            found[verdict][unit] for verdict in VERDICTS for unit in ("eur", "core_hours", "gpu_hours")
+        ):
             self._paper.row(Piece(NOTHING_USED, "yellow"))
         if found["per_accepted_eur"] is not None:
             said = f"each accepted one cost {_eur(found['per_accepted_eur'])} EUR, with what was rejected"

@@ -110,8 +110,15 @@ def test_modifications_that_nothing_belongs_to_are_not_taken_for_free_ones() -> 
     with ExperimentTracker("Apart", experiment_id="apart", settings={"mode": "offline"}) as tracker:
         tracker.log_resource_cost(cpu_hours=2.0)
         tracker.log_modification_tree(1, [{"id": "a", "type": "widen", "accepted": True}])
-    hint = "no use belongs to a modification: measure inside tracker.scope('modification', id)"
+    hint = "no core-hour and no GPU-hour belongs to a modification: measure inside tracker.scope('modification', id)"
     assert any(hint in row for row in rows(costs("apart")))
+    settings = {"mode": "offline", "rates": {"gb_hour_eur": 1.0}}
+    with ExperimentTracker("Memory", experiment_id="held", settings=settings) as tracker:
+        for _ in range(2):
+            with tracker.scope("modification", "a"):
+                tracker.log_component_resources("trial", memory_mb=1e9)
+        tracker.log_modification_tree(1, [{"id": "a", "type": "widen", "accepted": True}])
+    assert not any(hint in row for row in rows(costs("held")))
     search()
     assert not any(hint in row for row in rows(costs("searched")))
 

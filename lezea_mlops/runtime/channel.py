@@ -18,6 +18,8 @@ from lezea_mlops._clock import Deadline
 
 Message = dict[str, Any]
 
+# Who waits for an answer looks so often whether it has come in another way.
+READ_TURN_S = 1.0
 MAX_MESSAGE_BYTES = 128 * 1024
 # Both keep the borders of messages, and neither sends a SIGPIPE; macOS has only the second for local sockets.
 _KIND = socket.SOCK_SEQPACKET if sys.platform == "linux" else socket.SOCK_DGRAM
@@ -122,7 +124,8 @@ class Conversation:
         self._notice = notice
         self._changed = threading.Condition()
         self._last_id = 0
-        self._reading = False
+        # The thread that reads for all.
+        self._reader: int | None = None
         self._answers: dict[int, Message | None] = {}
 
     def ask(self, request: Message, deadline: Deadline) -> Message | None:
@@ -150,7 +153,7 @@ class Conversation:
             Gone: the other side is not there any more.
         """
         with self._changed:
-            if not self._reading:
+            if self._reader in (None, threading.get_ident()):
                 self._receive_all()
 
     def close(self) -> None:
@@ -158,23 +161,26 @@ class Conversation:
         self._channel.close()
 
     def _answer_to(self, number: int, deadline: Deadline) -> Message | None:
+        me = threading.get_ident()
         while True:
-            is_reader = False
-            # Ctrl-C may come anywhere in between, and another thread must be able to read then.
+            is_reader, before = False, None
+            # Ctrl-C may come in the middle of the wait, and another thread must be able to read then. The handler of
+            # a signal may ask too, in the middle of its own thread's wait: it reads, and leaves the right to do so.
             try:
                 with self._changed:
                     answer = self._answers[number]
                     if answer is not None or deadline.passed():
                         return answer
-                    if self._reading:
+                    if self._reader not in (None, me):
                         self._changed.wait(deadline.left_s())
                         continue
-                    is_reader = self._reading = True
-                self._channel.wait(deadline)
+                    is_reader, before, self._reader = True, self._reader, me
+                # A handler may have taken this answer with its own.
+                self._channel.wait(Deadline.after(min(READ_TURN_S, deadline.left_s())))
             finally:
                 if is_reader:
                     with self._changed:
-                        self._reading = False
+                        self._reader = before
                         self._changed.notify_all()
             self.take_notices()
 

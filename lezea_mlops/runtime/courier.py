@@ -180,7 +180,7 @@ class Courier:
         self._delivery.write_missing_ends()
         if self._closing is None:
             self._closing = Deadline.after(LONGEST_STAY_S)
-            self._delivery.end({}, self._closing)
+            self._delivery.end(self._closing)
         self._delivery.join(self._closing)
         if self._delivery.ended:
             self._finishing.begin()
@@ -251,12 +251,13 @@ class Courier:
 
         A person who waits for the end of a program waits for its records, and hardly for a page about them.
         """
-        if self._speaks_for_run:
-            # While there still is the right to write them; a parent that asked long ago does not wait any more.
-            self._totals(Deadline.after(max(deadline.left_s() / 2, TOTALS_TURN_S)))
         closing = Deadline.after(LONGEST_STAY_S)
         try:
-            self._delivery.end(wanted, closing)
+            self._delivery.wait_for_turn(wanted, deadline)
+            if self._speaks_for_run:
+                # While there still is the right to write them; a parent that asked long ago does not wait any more.
+                self._totals(Deadline.after(max(deadline.left_s() / 2, TOTALS_TURN_S)))
+            self._delivery.end(closing)
         finally:
             self._closing = closing
         self._delivery.join(deadline)

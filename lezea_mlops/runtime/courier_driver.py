@@ -22,7 +22,7 @@ from lezea_mlops.runtime.driver import ATTEND_EVERY_US, Closing, Driver, drop_in
 from lezea_mlops.runtime.monitoring_here import Totals
 from lezea_mlops.runtime.recorder import Recorder
 from lezea_mlops.runtime.remembered import sync_command
-from lezea_mlops.runtime.spawning import CannotSpawn, leave_behind, reap_left_behind, spawn
+from lezea_mlops.runtime.spawning import CannotSpawn, leave_behind, reap_left_behind, spawn, wait_for_end
 from lezea_mlops.runtime.surroundings import MAX_NOTICES
 
 log = logging.getLogger("lezea_mlops")
@@ -74,8 +74,8 @@ class CourierDriver:
         self._finishers = finishers
         self._process: subprocess.Popen[bytes] | None = None
         self._conversation: Conversation | None = None
-        # Held by the thread that starts the courier or looks after it.
-        self._turn = threading.Lock()
+        # Held by the thread that starts the courier or looks after it; a signal's handler may end the run meanwhile.
+        self._turn = threading.RLock()
         self._starts = 0
         self._was_up = False
         # When the present one must be up; None once it is.
@@ -162,9 +162,7 @@ class CourierDriver:
         # Without an answer nobody knows whether it goes on.
         margin_s = max(ANSWER_MARGIN_S, min(CLOSING_MARGIN * deadline.left_s(), LONGEST_MARGIN_S))
         answer = self._ask("close", deadline, margin_s)
-        with self._turn:
-            process, self._process = self._process, None
-            self._drop_channel()
+        process = self._let_go(deadline)
         if process is None:
             return Closing(self._left())
         if answer is None:
@@ -173,7 +171,7 @@ class CourierDriver:
         self._health, self._told_at_the_end = answer["sinks"], True
         self._recorder.counts["finisher_failed"] += answer["finisher_failed"]
         if not answer["goes_on"]:
-            _wait_for_end(process, deadline)
+            wait_for_end(process, deadline)
         leave_behind(process)
         return Closing(answer["left"], process.pid if answer["goes_on"] else None, answer["elsewhere"])
 
@@ -205,7 +203,7 @@ class CourierDriver:
 
     def after_fork_in_child(self) -> None:
         """Close the child's copy of the channel; the courier is the parent's."""
-        self._turn = threading.Lock()
+        self._turn = threading.RLock()
         self._drop_channel()
         if self._process is not None:
             # Not a child of this process, which has nothing to wait for.
@@ -223,7 +221,7 @@ class CourierDriver:
         if self._up_by is not None and self._up_by.passed():
             # It hangs where it cannot be asked, for instance in a file system that is gone.
             process.kill()
-            _wait_for_end(process, Deadline.after(ANSWER_MARGIN_S))
+            wait_for_end(process, Deadline.after(ANSWER_MARGIN_S))
         elif process.poll() is None:
             return self
         self._drop_channel()
@@ -308,7 +306,7 @@ class CourierDriver:
                 return self._put(what, deadline, its_deadline)
             except Gone:
                 # It has died; the next one, if there is one, is asked again.
-                if process is None or not _wait_for_end(process, deadline):
+                if process is None or not wait_for_end(process, deadline):
                     return None
         return None
 
@@ -325,6 +323,17 @@ class CourierDriver:
         if self._given_up:
             return "no courier"
         return "no answer" if self._up_by is None else "starting"
+
+    def _let_go(self, deadline: Deadline) -> subprocess.Popen[bytes] | None:
+        # A thread that starts another courier, or another driver, may hold it for long.
+        has_turn = self._turn.acquire(timeout=min(deadline.left_s() + ANSWER_MARGIN_S, LONGEST_WAIT_S))
+        try:
+            process, self._process = self._process, None
+            self._drop_channel()
+        finally:
+            if has_turn:
+                self._turn.release()
+        return process
 
     def _drop_channel(self) -> None:
         conversation, self._conversation = self._conversation, None
@@ -354,16 +363,6 @@ def _as_json(settings: Settings) -> dict[str, Any]:
         field.name: getattr(settings, field.name) for field in fields(settings) if field.name != "rates"
     }
     return {name: os.fspath(value) if isinstance(value, Path) else value for name, value in values.items()}
-
-
-def _wait_for_end(process: subprocess.Popen[bytes], deadline: Deadline) -> bool:
-    """Wait until *process* has ended; False if the deadline passed first."""
-    try:
-        process.wait(deadline.left_s())
-    except subprocess.TimeoutExpired:
-        log.debug("the courier %d takes its time to end", process.pid)
-        return False
-    return True
 
 
 def _ending(code: int) -> str:

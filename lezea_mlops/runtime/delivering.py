@@ -62,6 +62,8 @@ class RunDelivery:
         # The handler of a signal may come in the middle of what it guards.
         self._guard = threading.RLock()
         self._ending = False
+        # Whoever took over has started the threads.
+        self._begun = threading.Event()
         self._running = 0
         self._lock: LifeLock | None = None
         self._lock_failed = False
@@ -106,21 +108,25 @@ class RunDelivery:
         with self._guard:
             if self.delivers or self._ending:
                 return
+            lock = None
             try:
-                self._lock = take_delivery_lock(self.folder)
+                lock = take_delivery_lock(self.folder)
             except OSError as error:
                 # Without the lock nothing is delivered from here; the journal keeps it for ``lezea sync``.
                 if not self._lock_failed:
                     self._lock_failed = True
                     log.warning("cannot lock the delivery of %s: %s", self.folder.path, error)
-            if self._lock is None:
+            if lock is None:
                 return
-            self.delivers, self._running = True, len(self.loops)
-        self.write_missing_ends()
-        for loop in self.loops:
-            loop.shipper.read_cursor()
-            if not loop.start():
-                self._loop_ended()
+            self._lock, self.delivers, self._running = lock, True, len(self.loops)
+        try:
+            self.write_missing_ends()
+            for loop in self.loops:
+                loop.shipper.read_cursor()
+                if not loop.start():
+                    self._loop_ended()
+        finally:
+            self._begun.set()
 
     def write_missing_ends(self) -> None:
         """Journal the end of attempts whose process died without one, if this process may speak for the run.
@@ -195,14 +201,20 @@ class RunDelivery:
         self.wake()
         return all(loop.wait_for(wanted, deadline) for loop in self.loops)
 
-    def end(self, wanted: Numbers, deadline: Deadline) -> None:
-        """Ship what waits and end the loops; what is not shipped at the deadline stays in the journal."""
+    def wait_for_turn(self, wanted: Numbers, deadline: Deadline) -> None:
+        """Wait until this process delivers, or another one has delivered these records; a second at most.
+
+        Who has the right may be past its last look at the journals; then nobody else delivers them.
+        """
         self.take_over()
         others_turn = Deadline.after(min(OTHERS_TURN_S, deadline.left_s()))
         while not (self.delivers or self._others_delivered(wanted) or others_turn.passed()):
-            # Who has the right may be past its last look at the journals; then nobody else delivers these records.
             time.sleep(min(LOOK_EVERY_S, others_turn.left_s()))
             self.take_over()
+
+    def end(self, deadline: Deadline) -> None:
+        """Ship what waits and end the loops; what is not shipped at the deadline stays in the journal."""
+        self.take_over()
         self.write_missing_ends()
         with self._guard:
             self._ending = True
@@ -211,6 +223,9 @@ class RunDelivery:
 
     def join(self, deadline: Deadline) -> None:
         """Wait for the loops' threads; one that hangs in a sink is left behind."""
+        if self.delivers:
+            # Another thread may have taken over a moment ago, and be about to start them.
+            self._begun.wait(min(OTHERS_TURN_S, deadline.left_s()))
         for loop in self.loops:
             loop.join(deadline)
 

@@ -160,7 +160,8 @@ class ThreadDriver:
     def close(self, deadline: Deadline) -> Closing:
         """Ship what waits within the deadline, end the threads and, if there is time left, run the finishers."""
         self._keeper.stop()
-        self._delivery.end(self._numbers(), deadline)
+        self._delivery.wait_for_turn(self._numbers(), deadline)
+        self._delivery.end(deadline)
         self._delivery.join(deadline)
         self._keeper.join(deadline)
         if self._delivery.ended and deadline.left_s() >= LEAST_TO_FINISH_S:
@@ -181,6 +182,7 @@ class ThreadDriver:
 
     def totals(self, deadline: Deadline) -> Totals:
         """Journal the totals of the attempt, and return them."""
+        self._delivery.wait_for_turn(self._numbers(), deadline)
         return self._monitoring.totals(deadline)
 
     def after_fork_in_child(self) -> None:

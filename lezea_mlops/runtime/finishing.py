@@ -107,5 +107,5 @@ class Finishing:
         if finished.made and (sinks := self._sinks()):
             self._delivery = RunDelivery(self._folder, sinks)
             closing = Deadline.after(LONGEST_DELIVERY_S)
-            self._delivery.end({}, closing)
+            self._delivery.end(closing)
             self._delivery.join(closing)

@@ -186,7 +186,7 @@ class Meter:
         self.lock = threading.RLock()
         self.local = threading.local()
         self._threads: list[_Thread] = []
-        # Uses whose thread ended inside them, since the last record.
+        # Uses whose thread ended inside them, since the last flush.
         self._left_open = 0
         self.rows: dict[tuple[Measure, ScopePairs], Row] = {}
         self._began_cpu_ns = process_time_ns()

@@ -98,7 +98,8 @@ class Monitoring:
         self._exposing = Exposing(folder.run_id, settings, self._outside, surroundings.tell)
         self._accounts, self._budgets = Accounts(), Budgets()
         self._reader = JournalReader(folder)
-        # One thread at a time samples, reads the journal, takes the totals.
+        # One thread at a time samples, reads the journal, takes the totals. While the last is held records are written:
+        # whoever waits for it has a deadline, or is the thread of the monitoring.
         self._sampling, self._reading, self._finishing = (threading.RLock() for _ in range(3))
         # Held while records are taken or figures are read, for moments only: nothing is journaled meanwhile, for who
         # journals in another thread may hold the recorder and wait for this one.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -11,7 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import lezea_mlops
+from lezea_mlops._clock import Deadline
 from lezea_mlops._files import open_private
+
+log = logging.getLogger("lezea_mlops")
 
 # ``-I`` keeps the user's folder out. What the parent could import comes behind the standard library and the installed
 # packages: a ``queue.py`` or ``json.py`` that lies beside a script must not be taken for the library's. This package
@@ -71,6 +75,16 @@ def spawn(start: Mapping[str, Any], descriptor: int, log_path: Path) -> subproce
     except (OSError, subprocess.SubprocessError, RuntimeError) as error:
         # A RuntimeError comes from an interpreter that is ending, and from audit hooks that forbid programs.
         raise CannotSpawn(str(error)) from error
+
+
+def wait_for_end(process: subprocess.Popen[bytes], deadline: Deadline) -> bool:
+    """Wait until *process* has ended; False if the deadline passed first."""
+    try:
+        process.wait(deadline.left_s())
+    except subprocess.TimeoutExpired:
+        log.debug("the courier %d takes its time to end", process.pid)
+        return False
+    return True
 
 
 def leave_behind(process: subprocess.Popen[bytes]) -> None:

@@ -23,6 +23,8 @@ from lezea_mlops.runtime import courier_driver
 from lezea_mlops.tracker import ExperimentTracker
 
 PATIENCE_S = 60.0
+# As users have it.
+HEALTH_WAIT_S = courier_driver.HEALTH_WAIT_S
 
 
 @pytest.fixture(autouse=True)

@@ -274,3 +274,26 @@ def test_who_is_interrupted_while_waiting_leaves_the_others_in_order(
     again = threads.submit(asked.ask, "again")
     asked.its.send({"id": asked.next_request()["id"], "echo": "again"})
     assert again.result(PATIENCE_S)["echo"] == "again"
+
+
+def test_the_handler_of_a_signal_may_ask_in_the_middle_of_a_wait(
+    asked: Asked, threads: ThreadPoolExecutor
+) -> None:
+    """It ends the run, for instance; it has its answer, and so has the thread that it came to."""
+    heard: list[Message | None] = []
+
+    def other_side() -> None:
+        first = asked.next_request()
+        os.kill(os.getpid(), signal.SIGUSR1)
+        second = asked.next_request()
+        for request in (first, second):
+            asked.its.send({"id": request["id"], "echo": request["do"]})
+
+    before = signal.signal(signal.SIGUSR1, lambda number, frame: heard.append(asked.ask("close")))
+    try:
+        other = threads.submit(other_side)
+        answer = asked.ask("flush")
+        other.result(PATIENCE_S)
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    assert [told and told["echo"] for told in [answer, *heard]] == ["flush", "close"]

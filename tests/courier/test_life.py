@@ -24,6 +24,7 @@ from lezea_mlops.runtime.courier_driver import MAX_RESTARTS
 from lezea_mlops.tracker import ExperimentTracker
 from tests.conftest import ROOT
 from tests.courier.conftest import (
+    HEALTH_WAIT_S,
     Watch,
     Watched,
     courier_of,
@@ -94,15 +95,16 @@ def test_one_that_is_started_again_is_starting(
     tracker: ExperimentTracker, watch: Watch, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """That the one before was up does not make it one that gives no answer."""
-    monkeypatch.setattr(courier_driver, "HEALTH_WAIT_S", 1.0)
+    monkeypatch.setattr(courier_driver, "HEALTH_WAIT_S", HEALTH_WAIT_S)
     slow = tmp_path / "python3"
     slow.write_text("#!/bin/sh\nexec sleep 1000\n")
     slow.chmod(0o700)
     killed = watch(tracker)
     killed.signal(signal.SIGKILL)
     assert killed.ended()
-    monkeypatch.setattr(sys, "executable", str(slow))
-    assert tracker.health()["sinks"]["mlflow"]["state"] == "starting"
+    with monkeypatch.context() as patch:
+        patch.setattr(sys, "executable", str(slow))
+        assert tracker.health()["sinks"]["mlflow"]["state"] == "starting"
     sleeping = watch(tracker._driver.pid)
     sleeping.signal(signal.SIGKILL)
     assert sleeping.ended()
@@ -150,6 +152,16 @@ def test_it_outlives_a_signal_that_is_meant_for_the_job(tracker: ExperimentTrack
     assert tracker._driver.pid == pid
 
 
+def test_a_run_may_be_ended_while_its_courier_is_looked_after(
+    tracker: ExperimentTracker, watch: Watch
+) -> None:
+    """As the handler of a signal does that comes just then."""
+    courier = watch(tracker)
+    with tracker._driver._turn:
+        tracker.end()
+    assert courier.ended()
+
+
 # ---------------------------------------------------------------------- stopped
 
 
@@ -160,7 +172,7 @@ def test_a_courier_that_does_not_answer_blocks_no_call(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     """The channel is filled to its brim meanwhile; when the courier goes on, all is as before."""
-    monkeypatch.setattr(courier_driver, "HEALTH_WAIT_S", 1.0)
+    monkeypatch.setattr(courier_driver, "HEALTH_WAIT_S", HEALTH_WAIT_S)
     courier = watch(tracker)
     courier.signal(signal.SIGSTOP)
     within = deadline()

@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 
 from lezea_mlops._clock import Deadline
-from lezea_mlops._files import read_holder
+from lezea_mlops._files import LifeLock, read_holder
 from lezea_mlops.events import Envelope, MetricsLogged
 from lezea_mlops.journal import RunFolder
-from lezea_mlops.runtime import syncing
+from lezea_mlops.runtime import delivering, syncing
 from lezea_mlops.runtime.channel import MAX_MESSAGE_BYTES, Channel
 from lezea_mlops.runtime.courier import MAX_LOG_BYTES, MAX_TEXT, MAX_UNSENT, Notices, _cap, _shortened
 from lezea_mlops.runtime.delivering import Keeper, RunDelivery, last_of_all, take_delivery_lock
@@ -70,10 +70,33 @@ def test_a_delivery_that_was_ended_does_not_begin_again(folder: RunFolder, recor
     delivery = RunDelivery(folder, [MemorySink()])
     delivery.take_over()
     log(recorder)
-    delivery.end({"main": 1}, Deadline.after(PATIENCE_S))
+    delivery.end(Deadline.after(PATIENCE_S))
     delivery.join(Deadline.after(PATIENCE_S))
     delivery.take_over()
     assert delivery.ended
+    lock = take_delivery_lock(folder)
+    assert lock is not None
+    lock.release()
+
+
+def test_an_end_in_the_middle_of_the_beginning_leaves_the_right_free(
+    folder: RunFolder, recorder: Recorder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The handler of a signal ends the run when the right was just taken; what waits is delivered."""
+    sink = MemorySink()
+    delivery = RunDelivery(folder, [sink])
+    log(recorder)
+
+    def interrupted(of: RunFolder) -> LifeLock | None:
+        lock = take_delivery_lock(of)
+        if lock is not None:
+            delivery.end(Deadline.after(PATIENCE_S))
+        return lock
+
+    monkeypatch.setattr(delivering, "take_delivery_lock", interrupted)
+    delivery.take_over()
+    delivery.join(Deadline.after(PATIENCE_S))
+    assert len(sink.records) == 1
     lock = take_delivery_lock(folder)
     assert lock is not None
     lock.release()
@@ -89,7 +112,7 @@ def test_all_destinations_end_before_the_right_is_given_back(folder: RunFolder, 
     assert slow.asked.wait(PATIENCE_S)
     assert delivery.loops[0].wait_for({"main": 1}, Deadline.after(PATIENCE_S))
     assert (delivery.ready, delivery.ended) == (False, False)
-    delivery.end({}, Deadline.after(PATIENCE_S))
+    delivery.end(Deadline.after(PATIENCE_S))
     delivery.loops[0].join(Deadline.after(PATIENCE_S))
     assert take_delivery_lock(folder) is None
     assert delivery.left({"main": 1}) == {"memory": 0, "slow": 1}
@@ -150,7 +173,7 @@ def test_the_keeper_takes_over_when_the_right_is_free(folder: RunFolder, recorde
     assert holder.process.pid == os.getpid()
     keeper.stop()
     keeper.join(Deadline.after(PATIENCE_S))
-    delivery.end({}, Deadline.after(PATIENCE_S))
+    delivery.end(Deadline.after(PATIENCE_S))
     delivery.join(Deadline.after(PATIENCE_S))
 
 
@@ -165,7 +188,7 @@ def test_a_sign_of_life_tells_how_the_destinations_stand(folder: RunFolder, reco
     [health] = told["sinks"].values()
     assert (told["wid"], told["pid"], health["waiting"]) == ("main's courier", os.getpid(), 2)
     sink.gate.set()
-    delivery.end({}, Deadline.after(PATIENCE_S))
+    delivery.end(Deadline.after(PATIENCE_S))
     delivery.join(Deadline.after(PATIENCE_S))
 
 

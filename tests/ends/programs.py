@@ -24,17 +24,26 @@ UNREACHABLE = "http://127.0.0.1:9"
 
 BEGIN = """
 import atexit, multiprocessing, os, resource, signal, sys, threading
+from lezea_mlops._clock import Deadline
 from lezea_mlops.tracker import ExperimentTracker
+
+def command(pid):
+    try:
+        return open(f"/proc/{pid}/cmdline", "rb").read()
+    except OSError:
+        # Another child, such as git, that has ended since.
+        return b""
 
 def couriers():
     children = open(f"/proc/self/task/{os.getpid()}/children").read().split()
-    return [int(pid) for pid in children if b"lezea-courier" in open(f"/proc/{pid}/cmdline", "rb").read()]
+    return [int(pid) for pid in children if b"lezea-courier" in command(pid)]
 
 tracker = ExperimentTracker("Demo", auto_start=True, async_mode=os.environ.get("ASYNC") == "1")
 tracker.log_training_step(1, {"loss": 0.5})
 # Until its program has begun a process has its parent's name, or none.
+within = Deadline.after(60)
 while tracker._driver is not None and tracker._driver.kind == "process" and not couriers():
-    pass
+    assert not within.passed()
 """
 
 OUT_OF_MEMORY = """

@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from subprocess import CompletedProcess
+from types import SimpleNamespace
 
 import pytest
 
@@ -234,7 +235,7 @@ def test_who_ends_delivers_what_nobody_else_will(
     main.driver.start()
     main.log(3)
     # It lets go while this process waits for it.
-    monkeypatch.setattr(delivering.time, "sleep", lambda seconds: lock.release())
+    monkeypatch.setattr(delivering, "time", SimpleNamespace(sleep=lambda seconds: lock.release()))
     assert main.driver.close(Deadline.after(PATIENCE_S)).left == {"memory": 0}
     assert main.delivered() == 3
 

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import threading
+import time
 import urllib.error
 import urllib.request
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from mlflow import MlflowClient
 
-from lezea_mlops.journal import read_run
+from lezea_mlops.journal import RunFolder, read_run
+from lezea_mlops.runtime import delivering
+from lezea_mlops.runtime.delivering import take_delivery_lock
 from lezea_mlops.tracker import ExperimentTracker
 from tests.monitored import journaled, of_type, samples
 
@@ -41,6 +45,22 @@ def test_a_run_that_is_not_delivered_is_sampled() -> None:
     [totals] = of_type(records, "resource_totals")
     assert {record.wid for record in [totals, *samples(records)]} == {"main"}
     assert totals.payload["resources"]["components"]["tasker#0"]["gb_hours"] > 0
+
+
+def test_who_gets_the_right_to_deliver_at_the_end_tells_the_totals(
+    mlflow_store: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another process had it, and is past its last look at the journals; nobody else would tell them."""
+    tracker = ExperimentTracker("Demo", settings={"sample_period_s": 60.0, "close_timeout_s": 120.0})
+    lock = take_delivery_lock(RunFolder(tracker.run_dir))
+    assert lock is not None
+    tracker.start(prometheus_port=None)
+    # It lets go while this process waits for it.
+    sleeping = SimpleNamespace(sleep=lambda seconds: lock.release(), monotonic=time.monotonic)
+    monkeypatch.setattr(delivering, "time", sleeping)
+    tracker.end()
+    [totals] = of_type(list(read_run(tracker.run_dir)), "resource_totals")
+    assert totals.payload["resources"]["total"]["samples"] > 0
 
 
 def test_nothing_is_sampled_where_nobody_wants_it() -> None:

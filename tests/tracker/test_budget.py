@@ -65,6 +65,19 @@ def test_a_budget_that_is_passed_is_told_twice(caplog: pytest.LogCaptureFixture)
     assert tracker.status == "completed"
 
 
+def test_a_resumed_run_is_not_told_the_same_again() -> None:
+    """With the same budget, each share is told once in the life of the run."""
+    first = sampled(budget_eur=0.01, auto_start=True)
+    until_told(first, 2)
+    first.end()
+    again = sampled(budget_eur=0.01, resume=first.experiment_id, auto_start=True)
+    with again.measure("builder#1", "builder"):
+        sum(range(300_000))
+    again.end()
+    told = of_type(list(read_run(first.run_dir)), "budget_reached")
+    assert [(record.att, record.payload["share"]) for record in told] == [(1, 0.8), (1, 1.0)]
+
+
 def test_a_branch_has_a_budget_and_a_callback_of_its_own() -> None:
     """The callback is called by the tracker's own thread, with what the event says."""
     heard: list[dict[str, Any]] = []

@@ -108,48 +108,46 @@ def test_one_that_was_refused_does_not_stand_in_the_way(place: Place) -> None:
     assert audit(place.folder).is_right
 
 
-@pytest.mark.parametrize("path", FILES)
-def test_an_audit_misses_the_newest_file(place: Place, path: str) -> None:
-    """Also where the older one that stands there has its size; a repair brings it back."""
+@pytest.fixture
+def twice_told(place: Place) -> Place:
+    """Return a delivered run whose second attempt was told by another writer than the first."""
     place.start()
     told(place, "courier", 1)
     told(place, "main", 2)
     place.ship()
-    artifact = Store(place.uri, place.folder).artifact(path)
+    return place
+
+
+@pytest.mark.parametrize("path", FILES)
+def test_an_audit_misses_the_newest_file(twice_told: Place, path: str) -> None:
+    """Also where the older one that stands there has its size; a repair brings it back."""
+    artifact = Store(twice_told.uri, twice_told.folder).artifact(path)
     newest = artifact.read_text()
     artifact.write_text(newest.replace("2", "1"))
     assert len(artifact.read_text()) == len(newest)
-    [finding] = audit(place.folder).findings
+    [finding] = audit(twice_told.folder).findings
     assert (finding.kind, finding.what, finding.wid) == ("altered", f"file {path}", "main")
     artifact.unlink()
-    assert found(place.folder) == [("missing", f"file {path}")]
-    assert audit(place.folder, repair=True).is_right
-    assert standing(place) == of_attempt(2)
+    assert found(twice_told.folder) == [("missing", f"file {path}")]
+    assert audit(twice_told.folder, repair=True).is_right
+    assert standing(twice_told) == of_attempt(2)
 
 
-def test_an_audit_misses_the_newest_tag(place: Place) -> None:
+def test_an_audit_misses_the_newest_tag(twice_told: Place) -> None:
     """The value of an older attempt is an alteration, though a record brought it."""
-    place.start()
-    told(place, "courier", 1)
-    told(place, "main", 2)
-    place.ship()
-    place.client.set_tag(place.run.info.run_id, TAG, "100% of 1 EUR")
-    assert found(place.folder) == [("altered", f"tag {TAG}")]
-    assert audit(place.folder, repair=True).is_right
-    assert standing(place) == of_attempt(2)
+    twice_told.client.set_tag(twice_told.run.info.run_id, TAG, "100% of 1 EUR")
+    assert found(twice_told.folder) == [("altered", f"tag {TAG}")]
+    assert audit(twice_told.folder, repair=True).is_right
+    assert standing(twice_told) == of_attempt(2)
 
 
-def test_the_newest_that_waits_may_be_there_already(place: Place) -> None:
+def test_the_newest_that_waits_may_be_there_already(twice_told: Place) -> None:
     """Its delivery was cut off before the cursor moved: neither its file nor its tag is an alteration."""
-    place.start()
-    told(place, "courier", 1)
-    told(place, "main", 2)
-    place.ship()
-    rewind(place.folder, destination_id(place.shipper.sink), {"main": 2})
-    report = audit(place.folder)
+    rewind(twice_told.folder, destination_id(twice_told.shipper.sink), {"main": 2})
+    report = audit(twice_told.folder)
     assert (report.findings, report.waiting) == ([], 3)
-    assert audit(place.folder, repair=True).is_right
-    assert standing(place) == of_attempt(2)
+    assert audit(twice_told.folder, repair=True).is_right
+    assert standing(twice_told) == of_attempt(2)
 
 
 def test_while_a_newer_one_waits_the_older_is_owed(place: Place) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from pymongo import MongoClient, errors
 
 from lezea_mlops.config import load_settings
 from lezea_mlops.runtime.assembly import build_sinks, destinations
+from lezea_mlops.servers import Mongod
 from lezea_mlops.sinks.base import Rejected, Run, Unavailable, destination_id
 from lezea_mlops.sinks.mongodb import MongoSink, address_of
 from lezea_mlops.sinks.mongodb.connection import connect, translated_errors
@@ -137,3 +139,17 @@ def test_the_indexes_are_there_and_made_once(mongo_uri: str, tmp_path: Path) -> 
         for collection, indexes in INDEXES.items():
             found = [tuple(index["key"]) for index in database[collection].list_indexes()]
             assert found == [("_id",), *indexes]
+
+
+@pytest.mark.chaos
+def test_a_server_that_is_gone_is_not_waited_for_at_the_end(mongod: Mongod, tmp_path: Path) -> None:
+    """It would be told which sessions it may forget; it forgets them by itself."""
+    uri = f"{mongod.uri_of('lezea')}&serverSelectionTimeoutMS=600000"
+    sink = MongoSink(uri)
+    sink.open(Run("run-1", tmp_path), {})
+    mongod.kill()
+    closing = threading.Thread(target=sink.close, daemon=True)
+    closing.start()
+    # Five times what it may take is a second; a machine may have other work.
+    closing.join(30.0)
+    assert not closing.is_alive()

@@ -184,11 +184,14 @@ class Monitoring:
             return
         caught_up = self._read_on(Deadline.after(TURN_S))
         self._exposing.renew()
+        if not caught_up:
+            # What is read later may say that a budget was told of.
+            return
         with self._finishing:
             # The end of the run waits until what is due now is told.
             if not self._finished:
                 self._check_budgets()
-        if self._end_seen and caught_up:
+        if self._end_seen:
             self.finish(Deadline.after(TURN_S))
 
     def _tell_fault(self, error: Exception) -> None:

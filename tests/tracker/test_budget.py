@@ -11,8 +11,9 @@ import pytest
 from lezea_mlops.errors import ConfigurationError
 from lezea_mlops.events import Envelope
 from lezea_mlops.journal import read_run
+from lezea_mlops.runtime import monitoring
 from lezea_mlops.tracker import ExperimentTracker
-from tests.monitored import journaled, of_type
+from tests.monitored import journaled, of_type, samples
 
 # So dear that the first moments cost more than any budget here.
 RATES = {"core_hour_eur": 3600.0 * 1_000}
@@ -73,6 +74,22 @@ def test_a_resumed_run_is_not_told_the_same_again() -> None:
     again = sampled(budget_eur=0.01, resume=first.experiment_id, auto_start=True)
     with again.measure("builder#1", "builder"):
         sum(range(300_000))
+    again.end()
+    told = of_type(list(read_run(first.run_dir)), "budget_reached")
+    assert [(record.att, record.payload["share"]) for record in told] == [(1, 0.8), (1, 1.0)]
+
+
+def test_nothing_is_told_before_the_journals_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those of a long run that is resumed take a while, and may hold on their last line what was told."""
+    first = sampled(budget_eur=0.01, auto_start=True)
+    until_told(first, 2)
+    first.end()
+    # One record in each turn, and a turn with each sample.
+    monkeypatch.setattr(monitoring, "TURN_S", 0.0)
+    monkeypatch.setattr(monitoring, "TURN_BYTES", 1)
+    before = len(list(read_run(first.run_dir)))
+    again = sampled(budget_eur=0.01, resume=first.experiment_id, auto_start=True)
+    journaled(again.run_dir, lambda records: len(samples(records)) > before)
     again.end()
     told = of_type(list(read_run(first.run_dir)), "budget_reached")
     assert [(record.att, record.payload["share"]) for record in told] == [(1, 0.8), (1, 1.0)]
